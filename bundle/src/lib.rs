@@ -1,0 +1,50 @@
+//! The `.otab` bundle: signed manifest, chunk index, container, signatures and trust root.
+//!
+//! This library is pure: it reads and writes bundles, keys and roots, and knows no device, no daemon and no network.
+//! What it promises: nothing but headers and signatures is interpreted before it is authenticated, every byte of a bundle
+//! is covered by the signature or has only one allowed value, no input makes it panic or take unbounded memory.
+//! `docs/bundle-format.md` specifies every byte; the modules below each hold one part of it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `header` | the one tar header a member may have |
+//! | `container` | which bytes stand where |
+//! | `signature`, `key`, `trust` | what is signed, by whom, and who is believed |
+//! | `manifest`, `index` | what a release and an image are made of |
+//! | `reader`, `decode` | reading, in the safe order |
+//! | `build`, `walk`, `summary`, `resign` | making, checking, unpacking, showing and signing whole bundles |
+
+mod build;
+mod container;
+mod decode;
+mod digest;
+mod error;
+mod header;
+mod index;
+mod input;
+mod key;
+mod manifest;
+mod reader;
+mod resign;
+mod signature;
+mod summary;
+mod trust;
+mod walk;
+
+pub use build::{Built, Compression, Progress, Recipe, Source, build};
+pub use decode::Decoder;
+pub use digest::{Digest, DigestError, Hasher};
+pub use error::Error;
+pub use header::{BLOCK_BYTES, MEMBER_LIMIT_BYTES};
+pub use index::{Chunk, ChunkKind, IndexReader, MAX_CHUNK_BYTES, RECORD_BYTES};
+pub use input::{FileInput, Input, StreamInput};
+pub use key::{KeyId, PublicKey, SIGNATURE_BYTES, Signer, SigningKey};
+pub use manifest::{
+    Chunking, IMAGES_LIMIT, Image, ImageKind, IndexRef, MANIFEST_LIMIT_BYTES, Manifest, Update,
+};
+pub use reader::{Bundle, Unverified};
+pub use resign::add_signature;
+pub use signature::{MANIFEST_TYPE, SIGNATURE_FILE_LIMIT_BYTES, Signature, Signatures, pae};
+pub use summary::{ImageSummary, KindCount, Summary};
+pub use trust::{Quorum, ROOT_LIMIT_BYTES, Role, Root};
+pub use walk::{extract, verify};

@@ -1,0 +1,364 @@
+//! The signed description of a release.
+//!
+//! Owns `manifest.toml`: its types, its rules and its bounds. Callers hand in bytes whose signature was verified before
+//! ([`crate::Bundle::open`] does); the parser nevertheless survives every input, because a signing key can be stolen and
+//! a build system can be wrong. All sizes are bytes.
+
+mod raw;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::header::MEMBER_LIMIT_BYTES;
+use crate::index::{MAX_CHUNK_BYTES, RECORD_BYTES};
+
+/// Upper bound of `manifest.toml` in bytes.
+pub const MANIFEST_LIMIT_BYTES: usize = 1024 * 1024;
+/// Most images in one bundle: each costs a device and buffers.
+pub const IMAGES_LIMIT: usize = 64;
+/// Most hardware names in one bundle.
+const COMPATIBLE_LIMIT: usize = 256;
+/// Longest name of a hardware, in bytes.
+const NAME_LIMIT_BYTES: usize = 255;
+/// Longest version text, in bytes.
+const VERSION_LIMIT_BYTES: usize = 128;
+/// Longest description, in bytes.
+const DESCRIPTION_LIMIT_BYTES: usize = 16 * 1024;
+/// Smallest chunk of any chunking: below this the index outgrows what it saves.
+const CHUNK_FLOOR_BYTES: u32 = 2048;
+/// Fixed chunks are multiples of this, so that they start at block boundaries of the device.
+const FIXED_STEP_BYTES: u32 = 4096;
+
+/// Features that this version understands when `update.critical` names them.
+const KNOWN_FEATURES: &[&str] = &[];
+
+/// A manifest that obeys every rule of the format.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// What the release is.
+    pub update: Update,
+    /// Its images, in the order of the bundle; at least one, roles distinct.
+    pub images: Vec<Image>,
+    /// Signed remarks for tools; a device ignores them.
+    pub extra: toml::Table,
+}
+
+/// What a release is and for which hardware.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The version that people read.
+    pub version: semver::Version,
+    /// The release counter that the anti-rollback floor compares; at most 2^63-1.
+    pub sequence: u64,
+    /// The hardware it is for; at least one.
+    pub compatible: Vec<String>,
+    /// One or a few sentences for people; may be empty.
+    pub description: String,
+    /// Features that a reader must know to install this; unknown ones are refused.
+    pub critical: Vec<String>,
+}
+
+/// One image of a release.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Image {
+    /// Matches `images.<role>` of a slot; `[a-z0-9][a-z0-9-]{0,31}`.
+    pub role: String,
+    /// How it gets onto the device.
+    pub kind: ImageKind,
+    /// Length of the plain image, at least 1.
+    pub size: u64,
+    /// SHA-256 of the whole plain image.
+    pub sha256: Digest,
+    /// How it was cut.
+    pub chunking: Chunking,
+    /// The chunk index that the manifest vouches for.
+    pub index: IndexRef,
+    /// Sum of all stored lengths; below 8 GiB.
+    pub payload_size: u64,
+}
+
+impl Image {
+    /// Number of chunks.
+    pub fn chunk_count(&self) -> u64 {
+        self.index.size / RECORD_BYTES as u64
+    }
+}
+
+/// How an image gets onto the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageKind {
+    /// Byte for byte from the start of the slot's device.
+    Raw,
+}
+
+impl ImageKind {
+    /// The spelling in the manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ImageKind::Raw => "raw",
+        }
+    }
+}
+
+/// Size and hash of a chunk index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct IndexRef {
+    /// Bytes; a multiple of 60.
+    pub size: u64,
+    /// SHA-256 of all records.
+    pub sha256: Digest,
+}
+
+/// How an image was cut into chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chunking {
+    /// Content-defined (FastCDC 2020, normalisation level 1); lengths in bytes.
+    FastCdc {
+        /// Shortest chunk; only the last may be shorter.
+        min: u32,
+        /// Aimed length.
+        average: u32,
+        /// Longest chunk.
+        max: u32,
+    },
+    /// Chunks of one length in bytes; only the last may be shorter.
+    Fixed {
+        /// The length, a multiple of 4096.
+        size: u32,
+    },
+}
+
+impl Chunking {
+    /// The content-defined default: close to the best transfer size at a small index, as measured.
+    pub const DEFAULT: Chunking = Chunking::FastCdc { min: 16384, average: 65536, max: 262_144 };
+    /// The fixed default.
+    pub const DEFAULT_FIXED: Chunking = Chunking::Fixed { size: 65536 };
+
+    /// The longest chunk it makes, in bytes.
+    pub const fn max(self) -> u32 {
+        match self {
+            Chunking::FastCdc { max, .. } => max,
+            Chunking::Fixed { size } => size,
+        }
+    }
+
+    /// The shortest chunk it makes before the last one, in bytes.
+    pub const fn min(self) -> u32 {
+        match self {
+            Chunking::FastCdc { min, .. } => min,
+            Chunking::Fixed { size } => size,
+        }
+    }
+
+    /// Checks the bounds of the format.
+    pub fn check(self) -> Result<(), String> {
+        match self {
+            Chunking::FastCdc { min, average, max } => {
+                let ordered = CHUNK_FLOOR_BYTES <= min && min < average && average < max;
+                // The algorithm steps two bytes at a time.
+                let even = [min, average, max].iter().all(|length| length.is_multiple_of(2));
+                if ordered && even && max <= MAX_CHUNK_BYTES {
+                    return Ok(());
+                }
+                Err(format!(
+                    "fastcdc needs even {CHUNK_FLOOR_BYTES} <= min < average < max <= {MAX_CHUNK_BYTES}, \
+                     not {min}, {average}, {max}"
+                ))
+            }
+            Chunking::Fixed { size } => {
+                if (FIXED_STEP_BYTES..=MAX_CHUNK_BYTES).contains(&size)
+                    && size.is_multiple_of(FIXED_STEP_BYTES)
+                {
+                    return Ok(());
+                }
+                Err(format!(
+                    "fixed needs a multiple of {FIXED_STEP_BYTES} up to {MAX_CHUNK_BYTES}, not {size}"
+                ))
+            }
+        }
+    }
+}
+
+impl Manifest {
+    /// Parses and checks `manifest.toml`.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] with the key or line, or [`Error::CriticalFeature`].
+    pub fn parse(bytes: &[u8]) -> Result<Manifest, Error> {
+        let manifest = raw::read(bytes)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Checks every rule that the types do not enforce.
+    pub fn check(&self) -> Result<(), Error> {
+        self.update.check()?;
+        if self.images.is_empty() || self.images.len() > IMAGES_LIMIT {
+            return Err(wrong(
+                "image",
+                format!("{} images; a bundle has 1 to {IMAGES_LIMIT}", self.images.len()),
+            ));
+        }
+        let mut roles = BTreeSet::new();
+        for (number, image) in self.images.iter().enumerate() {
+            let at = |key: &str| format!("image[{number}].{key}");
+            image.check().map_err(|(key, problem)| wrong(&at(key), problem))?;
+            if !roles.insert(image.role.as_str()) {
+                return Err(wrong(&at("role"), format!("{:?} stands twice", image.role)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `manifest.toml`.
+    pub fn to_toml(&self) -> String {
+        let update = &self.update;
+        let mut text = format!("[update]\nversion = {}\n", quoted(&update.version.to_string()));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "sequence = {}", update.sequence);
+        let _ = writeln!(text, "compatible = {}", list(&update.compatible));
+        let _ = writeln!(text, "description = {}", quoted(&update.description));
+        if !update.critical.is_empty() {
+            let _ = writeln!(text, "critical = {}", list(&update.critical));
+        }
+        for image in &self.images {
+            text.push_str(&image.to_toml());
+        }
+        if !self.extra.is_empty() {
+            let extra = toml::Table::from_iter([("extra".to_owned(), self.extra.clone().into())]);
+            let _ = write!(text, "\n{extra}");
+        }
+        text
+    }
+}
+
+impl Update {
+    /// Checks the rules of the `[update]` table.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let version = self.version.to_string();
+        if version.len() > VERSION_LIMIT_BYTES {
+            return Err(wrong("update.version", format!("longer than {VERSION_LIMIT_BYTES} bytes")));
+        }
+        if i64::try_from(self.sequence).is_err() {
+            return Err(wrong("update.sequence", format!("{} is larger than 2^63-1", self.sequence)));
+        }
+        if self.compatible.is_empty() || self.compatible.len() > COMPATIBLE_LIMIT {
+            let problem = format!("{} names; needs 1 to {COMPATIBLE_LIMIT}", self.compatible.len());
+            return Err(wrong("update.compatible", problem));
+        }
+        for name in self.compatible.iter().chain(&self.critical) {
+            if name.is_empty() || name.len() > NAME_LIMIT_BYTES || name.chars().any(char::is_control) {
+                let problem = format!("a name has 1 to {NAME_LIMIT_BYTES} bytes and no control characters");
+                return Err(wrong("update.compatible", problem));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(name) = self.compatible.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(wrong("update.compatible", format!("{name:?} stands there twice")));
+        }
+        if self.description.len() > DESCRIPTION_LIMIT_BYTES {
+            return Err(wrong("update.description", format!("longer than {DESCRIPTION_LIMIT_BYTES} bytes")));
+        }
+        // Descriptions end on terminals; an escape sequence there is an attack on the operator.
+        if self.description.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            return Err(wrong("update.description", "holds control characters"));
+        }
+        match self.critical.iter().find(|feature| !KNOWN_FEATURES.contains(&feature.as_str())) {
+            Some(feature) => Err(Error::CriticalFeature { feature: feature.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Image {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        check_role(&self.role).map_err(|problem| ("role", problem))?;
+        if self.size == 0 || i64::try_from(self.size).is_err() {
+            return Err(("size", format!("{} is not in 1..2^63", self.size)));
+        }
+        self.chunking.check().map_err(|problem| ("chunking", problem))?;
+        self.check_index().map_err(|problem| ("index.size", problem))?;
+        if self.payload_size > MEMBER_LIMIT_BYTES {
+            let problem =
+                format!("{} bytes; the container holds at most {MEMBER_LIMIT_BYTES}", self.payload_size);
+            return Err(("payload-size", problem));
+        }
+        if self.payload_size > self.size {
+            return Err((
+                "payload-size",
+                format!("{} is more than the image's {}", self.payload_size, self.size),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The index must have as many records as the chunking can make of the size, no more and no fewer.
+    fn check_index(&self) -> Result<(), String> {
+        let size = self.index.size;
+        if !size.is_multiple_of(RECORD_BYTES as u64) {
+            return Err(format!("{size} is not a multiple of {RECORD_BYTES}"));
+        }
+        if size > MEMBER_LIMIT_BYTES {
+            return Err(format!("{size} bytes; the container holds at most {MEMBER_LIMIT_BYTES}"));
+        }
+        let fewest = self.size.div_ceil(u64::from(self.chunking.max()));
+        let most = self.size.div_ceil(u64::from(self.chunking.min()));
+        let count = self.chunk_count();
+        if count < fewest || count > most {
+            return Err(format!(
+                "{count} records, but {} bytes cut this way give {fewest} to {most}",
+                self.size
+            ));
+        }
+        Ok(())
+    }
+
+    fn to_toml(&self) -> String {
+        let chunking = match self.chunking {
+            Chunking::FastCdc { min, average, max } => {
+                format!("{{ kind = \"fastcdc\", min = {min}, average = {average}, max = {max} }}")
+            }
+            Chunking::Fixed { size } => format!("{{ kind = \"fixed\", size = {size} }}"),
+        };
+        format!(
+            "\n[[image]]\nrole = {}\nkind = \"{}\"\nsize = {}\nsha256 = \"{}\"\nchunking = {chunking}\n\
+             index = {{ size = {}, sha256 = \"{}\" }}\npayload-size = {}\n",
+            quoted(&self.role),
+            self.kind.name(),
+            self.size,
+            self.sha256,
+            self.index.size,
+            self.index.sha256,
+            self.payload_size
+        )
+    }
+}
+
+/// Checks `[a-z0-9][a-z0-9-]{0,31}`: the role becomes part of member names.
+pub(crate) fn check_role(role: &str) -> Result<(), String> {
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let first = role.bytes().next().is_some_and(sound);
+    if first && role.len() <= 32 && role.bytes().all(|byte| sound(byte) || byte == b'-') {
+        return Ok(());
+    }
+    let shown: String = role.chars().take(40).collect();
+    Err(format!("{shown:?} is not a role: 1 to 32 of a-z, 0-9 and -, not starting with -"))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+fn wrong(at: &str, problem: impl Into<String>) -> Error {
+    Error::Manifest { at: at.to_owned(), problem: problem.into() }
+}

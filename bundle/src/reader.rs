@@ -1,0 +1,241 @@
+//! Reading bundles: first the signature, then everything else.
+//!
+//! [`Unverified`] has read the front of a file and judged nothing. [`Bundle`] exists only when the trust root accepted the
+//! signature over the exact manifest bytes; only then is the manifest parsed. The stored bytes that a [`Bundle`] hands out
+//! are not verified yet: [`crate::Decoder::decode`] checks them against the index before it decodes them.
+//!
+//! A pipe is read strictly front to back: per image in order [`Bundle::read_index`], then [`Bundle::read_stored`] with
+//! rising offsets (gaps are skipped), at the end [`Bundle::finish`].
+
+use std::io::Write;
+
+use crate::container::{Body, Cursor, Front};
+use crate::digest::{Digest, Hasher};
+use crate::error::Error;
+use crate::index::{MAX_CHUNK_BYTES, RECORD_BYTES, Tally};
+use crate::input::Input;
+use crate::key::KeyId;
+use crate::manifest::{Image, Manifest};
+use crate::signature::{MANIFEST_TYPE, Signatures};
+use crate::trust::{Role, Root};
+
+/// Index bytes handled at a time; a multiple of the record length.
+const INDEX_WINDOW_BYTES: usize = 1024 * RECORD_BYTES;
+
+/// The front of a bundle, of which nothing has been judged.
+pub struct Unverified<I: Input> {
+    cursor: Cursor<I>,
+    front: Front,
+}
+
+impl<I: Input> Unverified<I> {
+    /// Reads up to the end of `manifest.sig`.
+    ///
+    /// # Errors
+    /// The input is no bundle, is truncated, or a header or padding is not the canonical one.
+    pub fn open(input: I) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(input);
+        let front = Front::read(&mut cursor)?;
+        Ok(Unverified { cursor, front })
+    }
+
+    /// The stored bytes of the manifest; nobody has vouched for them.
+    pub fn manifest_bytes(&self) -> &[u8] {
+        &self.front.manifest
+    }
+
+    /// The signatures as they stand in the file; none has been checked.
+    pub fn signatures(&self) -> Result<Signatures, Error> {
+        Signatures::parse(&self.front.signatures)
+    }
+
+    /// Offset of the first byte behind `manifest.sig`.
+    pub(crate) fn body_offset(&self) -> u64 {
+        self.cursor.position()
+    }
+
+    /// Checks the signatures and then parses the manifest.
+    pub fn verify(self, root: &Root) -> Result<Bundle<I>, Error> {
+        let signatures = self.signatures()?;
+        let signed_by = root.verify(Role::Release, MANIFEST_TYPE, &self.front.manifest, &signatures)?;
+        Ok(Bundle { contents: self.contents()?, signed_by })
+    }
+
+    /// Parses the manifest although nobody vouches for it: for looking only, never for installing.
+    pub(crate) fn contents(self) -> Result<Contents<I>, Error> {
+        let manifest = Manifest::parse(&self.front.manifest)?;
+        let body = Body::new(&manifest, self.cursor.position())?;
+        Ok(Contents { cursor: self.cursor, manifest_bytes: self.front.manifest, manifest, body })
+    }
+}
+
+/// A bundle whose manifest is signed as the trust root demands.
+pub struct Bundle<I: Input> {
+    pub(crate) contents: Contents<I>,
+    signed_by: Vec<KeyId>,
+}
+
+impl<I: Input> Bundle<I> {
+    /// Reads the front of a bundle, verifies the signature and parses the manifest, in this order.
+    pub fn open(input: I, root: &Root) -> Result<Self, Error> {
+        Unverified::open(input)?.verify(root)
+    }
+
+    /// What the release is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.contents.manifest
+    }
+
+    /// The exact bytes that are signed.
+    pub fn manifest_bytes(&self) -> &[u8] {
+        &self.contents.manifest_bytes
+    }
+
+    /// SHA-256 of the manifest bytes: the identity of the release in records, reports and on the server.
+    pub fn release(&self) -> Digest {
+        Digest::of(&self.contents.manifest_bytes)
+    }
+
+    /// The distinct keys of the release role that signed, sorted.
+    pub fn signed_by(&self) -> &[KeyId] {
+        &self.signed_by
+    }
+
+    /// Exact length of the whole file in bytes.
+    pub fn total_size(&self) -> u64 {
+        self.contents.body.total_size()
+    }
+
+    /// Length of the input in bytes, where it is known; a whole bundle has [`Bundle::total_size`].
+    pub fn input_length(&self) -> Option<u64> {
+        self.contents.cursor.length()
+    }
+
+    /// Whether the input can go back.
+    pub fn random_access(&self) -> bool {
+        self.contents.cursor.random_access()
+    }
+
+    /// Bytes that the input delivered so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.contents.cursor.bytes_read()
+    }
+
+    /// Copies the index of an image to `sink` and checks its header, length, SHA-256, every record and their sums.
+    ///
+    /// What `sink` received must not be used unless this returns `Ok`: the hash is known only at the end.
+    pub fn read_index(&mut self, image: usize, sink: &mut dyn Write) -> Result<(), Error> {
+        self.contents.read_index(image, sink)
+    }
+
+    /// Reads `len` stored bytes at `offset` of the payload of an image into `buf`, which afterwards holds exactly them.
+    ///
+    /// Checks the header of the payload, and every header and padding before it, the first time. The bytes themselves are
+    /// unverified until [`crate::Decoder::decode`] has accepted them.
+    pub fn read_stored(
+        &mut self,
+        image: usize,
+        offset: u64,
+        len: u32,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        self.contents.read_stored(image, offset, len, buf)
+    }
+
+    /// Checks the headers and paddings not seen yet, the end blocks, and that nothing follows.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.contents.finish()
+    }
+}
+
+/// The members behind the front; whoever makes one decides whether the manifest is to be believed.
+pub(crate) struct Contents<I: Input> {
+    cursor: Cursor<I>,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) manifest: Manifest,
+    body: Body,
+}
+
+impl<I: Input> Contents<I> {
+    fn image(&self, number: usize) -> Result<&Image, Error> {
+        self.manifest.images.get(number).ok_or_else(|| Error::Caller(format!("no image {number}")))
+    }
+
+    pub(crate) fn total_size(&self) -> u64 {
+        self.body.total_size()
+    }
+
+    pub(crate) fn read_index(&mut self, number: usize, sink: &mut dyn Write) -> Result<(), Error> {
+        let image = self.image(number)?.clone();
+        let member = crate::container::index_name(&image.role);
+        self.body.advance(&mut self.cursor, self.body.place(number)?.index)?;
+        let mut hasher = Hasher::new();
+        let mut tally = Tally::new(&image);
+        let mut wrong = None;
+        let mut window = vec![0; INDEX_WINDOW_BYTES];
+        while tally.remaining() > 0 && wrong.is_none() {
+            let bytes = tally.remaining().saturating_mul(RECORD_BYTES as u64);
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let part = window.get_mut(..bytes.min(INDEX_WINDOW_BYTES)).unwrap_or_default();
+            self.cursor.read_exact(part, &member)?;
+            hasher.update(part);
+            sink.write_all(part).map_err(|source| Error::Sink { what: member.clone(), source })?;
+            let (records, _) = part.as_chunks::<RECORD_BYTES>();
+            wrong = records.iter().find_map(|record| tally.admit(record).err());
+        }
+        // A changed index is reported as changed, not as malformed; so a record's problem waits for the hash.
+        let unread = self.body.place(number)?.index + image.index.size - self.cursor.position();
+        self.hash_rest(unread, &mut hasher, &mut window, &member)?;
+        let found = hasher.finish();
+        if found != image.index.sha256 {
+            return Err(Error::HashMismatch { what: member, found, wanted: image.index.sha256 });
+        }
+        wrong.map_or(Ok(()), Err)
+    }
+
+    fn hash_rest(
+        &mut self,
+        mut unread: u64,
+        hasher: &mut Hasher,
+        window: &mut [u8],
+        member: &str,
+    ) -> Result<(), Error> {
+        while unread > 0 {
+            let count = usize::try_from(unread).unwrap_or(usize::MAX).min(window.len());
+            let part = window.get_mut(..count).unwrap_or_default();
+            self.cursor.read_exact(part, member)?;
+            hasher.update(part);
+            unread -= part.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read_stored(
+        &mut self,
+        number: usize,
+        offset: u64,
+        len: u32,
+        buf: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let image = self.image(number)?;
+        let fits = offset.checked_add(u64::from(len)).is_some_and(|end| end <= image.payload_size);
+        if !fits || len > MAX_CHUNK_BYTES {
+            let (role, size) = (&image.role, image.payload_size);
+            return Err(Error::Caller(format!("{len} bytes at {offset} of {role}.chunks, which has {size}")));
+        }
+        let member = crate::container::chunks_name(&image.role);
+        let length = len as usize;
+        // No byte is written twice: only growth beyond what was used before is filled with zeros.
+        if buf.len() < length {
+            buf.resize(length, 0);
+        } else {
+            buf.truncate(length);
+        }
+        self.body.advance(&mut self.cursor, self.body.place(number)?.chunks + offset)?;
+        self.cursor.read_exact(buf, &member)
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), Error> {
+        self.body.finish(&mut self.cursor)
+    }
+}

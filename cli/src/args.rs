@@ -1,0 +1,324 @@
+//! The command line: one definition that feeds the parser, the help, the man pages and the completions.
+//!
+//! Owns names, defaults and help texts; does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Format;
+
+/// Talks to otad on this device, and makes and checks update bundles anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "otactl", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  otactl status                                     what runs, what is installed, what happened last
+  otactl install https://updates.example.com/x.otab --reboot
+  ssh root@device otactl install - < x.otab         push a bundle through ssh
+  otactl bundle create --manifest m.toml --image rootfs=rootfs.ext4 --key release.key -o x.otab
+  otactl bundle verify x.otab --root root.toml
+
+Exit status: 0 done, 1 failed, 2 wrong command line, 3 rejected (signature,
+compatibility, downgrade), 4 busy, 5 otad is not running, 6 not authorized,
+130 interrupted.";
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// Write JSON to standard output, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Write nothing but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// The D-Bus on which otad is: system, session or an address such as unix:path=/run/x
+    #[arg(long, global = true, value_name = "BUS", env = "OTAD_BUS", default_value = "system")]
+    pub bus: String,
+}
+
+impl Globals {
+    /// What standard output is meant for.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+/// All commands. The first ones talk to otad, the rest need no daemon.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Commands that talk to otad.
+    #[command(flatten)]
+    Device(DeviceCommand),
+    /// Make release keys and show their ids
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Make and show the root of trust (root.toml)
+    #[command(subcommand)]
+    Trust(TrustCommand),
+    /// Make, sign, check and unpack bundles (.otab)
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+}
+
+/// Commands that talk to otad over D-Bus.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeviceCommand {
+    /// Install a bundle into the other slot
+    #[command(after_help = "\
+Examples:
+  otactl install x.otab --reboot --wait-commit      from a file, to the end
+  otactl install https://host/x.otab                otad fetches it, only the chunks it lacks
+  curl -s https://host/x.otab | otactl install -    from a pipe
+
+Interrupting otactl does not stop the install: `otactl status --follow` shows it again,
+`otactl cancel` stops it.")]
+    Install(InstallArgs),
+    /// Show slots, versions, state and the last result
+    Status(StatusArgs),
+    /// Confirm the running system now, without waiting for the health checks
+    Commit,
+    /// Go back to the other slot, if it holds a verified system
+    Rollback,
+    /// Stop the running install, or disarm one that waits for its reboot
+    Cancel,
+    /// Reboot the device into the armed slot
+    Reboot,
+    /// Ask the update server now
+    Check,
+    /// Show the history of updates on this device
+    Log,
+}
+
+/// `otactl install`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallArgs {
+    /// A file, an http(s) URL, or - for standard input
+    #[arg(value_name = "BUNDLE|URL|-")]
+    pub source: String,
+    /// Reboot into the new system when it is installed
+    #[arg(long)]
+    pub reboot: bool,
+    /// Wait until the new system has booted and is committed, or rolled back
+    #[arg(long)]
+    pub wait_commit: bool,
+}
+
+/// `otactl status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Stay and show changes and progress until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// `otactl key`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new Ed25519 key: KEY (private, mode 0600) and KEY.pub
+    #[command(after_help = "\
+Existing files are never replaced. `openssl pkey` reads both files.
+
+Example:
+  otactl key generate --out release.key && otactl trust create --key release.key.pub --out root.toml")]
+    Generate {
+        /// Where the private key goes; the public key goes beside it, with .pub appended
+        #[arg(long, value_name = "KEY")]
+        out: PathBuf,
+    },
+    /// Print the id of a private or public key file
+    Id {
+        /// A private or a public key file (PEM)
+        key: PathBuf,
+    },
+}
+
+/// `otactl trust`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TrustCommand {
+    /// Make a root of trust from public release keys
+    #[command(after_help = "\
+Example:
+  otactl trust create --key alice.key.pub --key bob.key.pub --threshold 2 --out root.toml
+The device then takes only bundles that both have signed (`otactl bundle sign`).")]
+    Create {
+        /// A public key that may sign releases; give it once for each key
+        #[arg(long = "key", value_name = "KEY.pub", required = true)]
+        keys: Vec<PathBuf>,
+        /// How many distinct keys must have signed a bundle
+        #[arg(long, default_value_t = 1)]
+        threshold: usize,
+        /// Where the root goes; an existing file is not replaced
+        #[arg(long, short, value_name = "root.toml")]
+        out: PathBuf,
+    },
+    /// Check and show a root of trust
+    Show {
+        /// The root file
+        root: PathBuf,
+    },
+}
+
+/// `otactl bundle`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum BundleCommand {
+    /// Make a signed bundle from images
+    #[command(after_help = "\
+M.toml is short; flags override it:
+  [update]
+  version = \"2.1.0\"
+  sequence = 42                  # raise it with every release: a device refuses lower ones
+  compatible = [\"acme-gateway\"]
+  description = \"what is new\"
+
+Examples:
+  otactl bundle create --manifest m.toml --image rootfs=rootfs.ext4 --image kernel=Image --key release.key -o x.otab
+  otactl bundle create --version 2.1.0 --sequence 42 --compatible acme-gateway --image rootfs=r.ext4 --key k -o x.otab")]
+    Create(CreateArgs),
+    /// Show what a bundle holds
+    #[command(after_help = "\
+Without --root or --key the signature is NOT checked, and the output says so.")]
+    Inspect {
+        /// A bundle, or - for standard input
+        bundle: PathBuf,
+        /// Whom to trust; optional here
+        #[command(flatten)]
+        trust: OptionalTrust,
+    },
+    /// Check every byte of a bundle; exit status 0 only if all of it holds
+    Verify {
+        /// A bundle, or - for standard input
+        bundle: PathBuf,
+        /// Whom to trust.
+        #[command(flatten)]
+        trust: RequiredTrust,
+    },
+    /// Add a signature to a bundle, after checking that its content is sound
+    Sign {
+        /// The bundle; replaced in one step unless -o is given
+        bundle: PathBuf,
+        /// The private key to sign with
+        #[arg(long, value_name = "KEY")]
+        key: PathBuf,
+        /// Where the signed bundle goes
+        #[arg(long, short, value_name = "X.otab")]
+        out: Option<PathBuf>,
+    },
+    /// Verify a bundle and write its images as ROLE.img
+    Extract {
+        /// A bundle, or - for standard input
+        bundle: PathBuf,
+        /// Whom to trust.
+        #[command(flatten)]
+        trust: RequiredTrust,
+        /// Directory for the images; made if missing
+        #[arg(long, short, value_name = "DIR")]
+        out: PathBuf,
+        /// Only this image; give it once for each image
+        #[arg(long = "image", value_name = "ROLE")]
+        images: Vec<String>,
+    },
+}
+
+/// `otactl bundle create`.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArgs {
+    /// Short description of the release: version, sequence, compatible, description
+    #[arg(long, value_name = "M.toml")]
+    pub manifest: Option<PathBuf>,
+    /// An image and its role; give it once for each image
+    #[arg(long = "image", value_name = "ROLE=FILE", required = true)]
+    pub images: Vec<String>,
+    /// A private key to sign with; give it once for each key
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// Where the bundle goes; it appears only when it is complete
+    #[arg(long, short, value_name = "X.otab")]
+    pub out: PathBuf,
+    /// Semantic version of the release
+    #[arg(long)]
+    pub version: Option<semver::Version>,
+    /// Release counter; a device refuses a lower one than it runs
+    #[arg(long)]
+    pub sequence: Option<u64>,
+    /// Hardware the release is for; give it once for each name
+    #[arg(long = "compatible", value_name = "NAME")]
+    pub compatible: Vec<String>,
+    /// A sentence for people
+    #[arg(long)]
+    pub description: Option<String>,
+    /// How chunks are compressed
+    #[arg(long, value_enum, default_value = "zstd")]
+    pub compress: Compress,
+    /// Compression level: zstd 1 to 19 (default 10), gzip 1 to 9 (default 6)
+    #[arg(long, value_name = "N")]
+    pub level: Option<u8>,
+    /// How images are cut: fastcdc finds moved data again, fixed makes chunks of equal size
+    #[arg(long, value_enum, default_value = "fastcdc")]
+    pub chunking: ChunkingKind,
+    /// Length of fixed chunks in bytes, a multiple of 4096 up to 1048576
+    #[arg(long, value_name = "BYTES")]
+    pub chunk_size: Option<u32>,
+    /// Worker threads; all processors by default. The bundle does not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `--compress`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Compress {
+    /// Best ratio and fastest to unpack
+    Zstd,
+    /// For readers without zstd
+    Gzip,
+    /// No compression
+    None,
+}
+
+/// `--chunking`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ChunkingKind {
+    /// Content-defined chunks
+    Fastcdc,
+    /// Chunks of equal size
+    Fixed,
+}
+
+/// Whom to trust, if anybody.
+#[derive(Debug, Clone, Args)]
+#[group(required = false, multiple = false)]
+pub struct OptionalTrust {
+    /// A root of trust
+    #[arg(long, value_name = "root.toml")]
+    pub root: Option<PathBuf>,
+    /// A public key, trusted by itself; give it once for each key
+    #[arg(long = "key", value_name = "KEY.pub")]
+    pub keys: Vec<PathBuf>,
+}
+
+/// Whom to trust: one of the two must be given.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct RequiredTrust {
+    /// A root of trust
+    #[arg(long, value_name = "root.toml")]
+    pub root: Option<PathBuf>,
+    /// A public key, trusted by itself; give it once for each key
+    #[arg(long = "key", value_name = "KEY.pub")]
+    pub keys: Vec<PathBuf>,
+}
+
+impl From<RequiredTrust> for OptionalTrust {
+    fn from(trust: RequiredTrust) -> OptionalTrust {
+        OptionalTrust { root: trust.root, keys: trust.keys }
+    }
+}

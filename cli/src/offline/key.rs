@@ -1,0 +1,45 @@
+//! `otactl key`: making keys and naming them.
+
+use std::path::Path;
+
+use otad_bundle::{PublicKey, Signer as _, SigningKey};
+use serde_json::json;
+
+use super::output;
+use crate::args::{Globals, KeyCommand};
+use crate::exit::Exit;
+
+pub(crate) fn run(command: KeyCommand, globals: &Globals) -> Result<(), Exit> {
+    match command {
+        KeyCommand::Generate { out } => generate(&out, globals),
+        KeyCommand::Id { key } => id(&key, globals),
+    }
+}
+
+fn generate(out: &Path, globals: &Globals) -> Result<(), Exit> {
+    let key = SigningKey::generate();
+    let public = key.write_new(out)?;
+    let id = key.key_id();
+    let text = format!(
+        "private key  {}   (mode 0600; keep it offline, with a copy)\npublic key   {}\nkey id       {id}\n",
+        out.display(),
+        public.display()
+    );
+    let value = json!({"private": path_text(out), "public": path_text(&public), "id": id.to_string()});
+    output::show(globals, &text, &value)
+}
+
+fn id(path: &Path, globals: &Globals) -> Result<(), Exit> {
+    // Either half names the key. A file that is neither is reported as what people usually give: the public one.
+    let public = match SigningKey::read(path) {
+        Ok(key) => key.public_key(),
+        Err(_) => PublicKey::read(path)?,
+    };
+    let id = public.id().to_string();
+    output::answer(globals, &format!("{id}\n"), &json!({"id": id}))
+}
+
+/// A path for JSON, which knows no other bytes than UTF-8.
+pub(super) fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

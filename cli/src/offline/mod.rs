@@ -1,0 +1,11 @@
+//! Commands that need no daemon: keys, trust roots and bundles, on any machine.
+//!
+//! Each file owns one noun of the command line. Library errors become exits in one place ([`crate::exit`]); what a command
+//! found goes to standard output, progress to standard error and only to a terminal.
+
+pub(crate) mod bundle;
+mod create;
+pub(crate) mod key;
+mod output;
+mod progress;
+pub(crate) mod trust;

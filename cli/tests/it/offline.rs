@@ -1,0 +1,259 @@
+//! Keys, roots and bundles through the command itself: output, JSON, exit statuses.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+struct Done {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Done {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
+    }
+}
+
+fn done(output: Output) -> Done {
+    Done {
+        status: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn command(directory: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otactl"));
+    command.args(line.split_whitespace()).current_dir(directory).stdin(Stdio::null());
+    command
+}
+
+/// Runs `otactl` with the words of `line`.
+fn run(directory: &Path, line: &str) -> Done {
+    done(command(directory, line).output().unwrap())
+}
+
+/// Runs it and expects success without a word on standard error.
+fn ok(directory: &Path, line: &str) -> Done {
+    let done = run(directory, line);
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "{line}\n{}", done.out);
+    done
+}
+
+const CREATE: &str =
+    "bundle create --manifest m.toml --image rootfs=rootfs --image kernel=kernel --key k -o x.otab";
+
+/// A directory with a key, a root, a template, two images and a bundle `x.otab` of them.
+fn workshop() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let text = "some text of a root file system\n".repeat(9000);
+    std::fs::write(path.join("rootfs"), [text.as_bytes(), &[0; 600_000]].concat()).unwrap();
+    std::fs::write(path.join("kernel"), "kernel".repeat(5000)).unwrap();
+    let template = "[update]\nversion = \"2.1.0\"\nsequence = 42\ncompatible = [\"acme-gateway\"]\ndescription = \"new things\"\n";
+    std::fs::write(path.join("m.toml"), template).unwrap();
+    ok(path, "key generate --out k");
+    ok(path, "trust create --key k.pub --out root.toml");
+    ok(path, CREATE);
+    directory
+}
+
+#[test]
+fn the_way_of_a_release() {
+    let shop = workshop();
+    let path = shop.path();
+    let verified = ok(path, "bundle verify x.otab --root root.toml");
+    assert!(verified.out.starts_with("ok: every byte of x.otab holds\n"), "{}", verified.out);
+    let id = ok(path, "key id k").out;
+    assert_eq!(id, ok(path, "key id k.pub").out);
+    assert!(verified.out.contains(id.trim()));
+
+    let extracted = ok(path, "bundle extract x.otab --key k.pub -o out");
+    assert_eq!(extracted.out, "out/rootfs.img\nout/kernel.img\n");
+    for (image, original) in [("out/rootfs.img", "rootfs"), ("out/kernel.img", "kernel")] {
+        assert_eq!(std::fs::read(path.join(image)).unwrap(), std::fs::read(path.join(original)).unwrap());
+    }
+
+    // A second signature, and a root that wants both.
+    ok(path, "key generate --out k2 --quiet");
+    ok(path, "trust create --key k.pub --key k2.pub --threshold 2 --out both.toml");
+    let one = run(path, "bundle verify x.otab --root both.toml");
+    assert_eq!((one.status, one.err.contains("code SIG_MISSING")), (3, true), "{}", one.err);
+    ok(path, "bundle sign x.otab --key k2");
+    ok(path, "bundle verify x.otab --root both.toml");
+}
+
+#[test]
+fn inspect_is_loud_about_what_it_did_not_check() {
+    let shop = workshop();
+    let unchecked = ok(shop.path(), "bundle inspect x.otab");
+    assert!(unchecked.out.contains("signature NOT checked"), "{}", unchecked.out);
+    assert!(!unchecked.out.contains('\x1b'), "no colours in a pipe");
+    for word in ["2.1.0", "42", "acme-gateway", "new things", "rootfs", "kernel", "zero", "zstd"] {
+        assert!(unchecked.out.contains(word), "{word}: {}", unchecked.out);
+    }
+    for trust in ["--root root.toml", "--key k.pub"] {
+        let checked = ok(shop.path(), &format!("bundle inspect x.otab {trust}"));
+        assert!(checked.out.contains("verified") && !checked.out.contains("NOT"), "{}", checked.out);
+    }
+    let value = ok(shop.path(), "bundle inspect x.otab --json").json();
+    assert_eq!(value["signature_verified"], false);
+    assert_eq!(value["images"][0]["size"], 888_000);
+    assert_eq!(
+        ok(shop.path(), "bundle inspect x.otab --json --key k.pub").json()["signature_verified"],
+        true
+    );
+    let zeros = value["images"][0]["kinds"]["zero"]["chunks"].as_u64().unwrap();
+    assert!(zeros > 0);
+}
+
+#[test]
+fn pipes_do() {
+    let shop = workshop();
+    for line in [
+        "bundle verify - --key k.pub",
+        "bundle inspect -",
+        "bundle extract - --key k.pub -o piped",
+        "bundle verify /dev/stdin --key k.pub",
+    ] {
+        let mut cat =
+            Command::new("cat").arg(shop.path().join("x.otab")).stdout(Stdio::piped()).spawn().unwrap();
+        let mut otactl = command(shop.path(), line);
+        let done = done(otactl.stdin(cat.stdout.take().unwrap()).output().unwrap());
+        assert!(cat.wait().unwrap().success());
+        assert_eq!(done.status, 0, "{line}: {}", done.err);
+    }
+    assert!(shop.path().join("piped/rootfs.img").exists());
+}
+
+#[test]
+fn refusals_have_status_3_and_a_code() {
+    let shop = workshop();
+    let path = shop.path();
+    ok(path, "key generate --out stranger");
+    let mut bytes = std::fs::read(path.join("x.otab")).unwrap();
+    let middle = bytes.windows(14).position(|name| name == b"rootfs.chunks\0").unwrap() + 512 + 20;
+    bytes[middle] ^= 1;
+    std::fs::write(path.join("damaged.otab"), &bytes).unwrap();
+    std::fs::write(path.join("cut.otab"), &bytes[..middle]).unwrap();
+    for (line, code) in [
+        ("bundle verify x.otab --key stranger.pub", "SIG_UNTRUSTED"),
+        ("bundle verify damaged.otab --key k.pub", "HASH_MISMATCH"),
+        ("bundle verify cut.otab --key k.pub", "BUNDLE_TRUNCATED"),
+        ("bundle verify rootfs --key k.pub", "NOT_A_BUNDLE"),
+        ("bundle inspect rootfs", "NOT_A_BUNDLE"),
+        ("bundle extract damaged.otab --key k.pub -o out", "HASH_MISMATCH"),
+        ("bundle sign damaged.otab --key stranger", "HASH_MISMATCH"),
+    ] {
+        let text = run(path, line);
+        assert_eq!(text.status, 3, "{line}: {}", text.err);
+        assert!(
+            text.err.starts_with("otactl: ") && text.err.ends_with(&format!("\ncode {code}\n")),
+            "{}",
+            text.err
+        );
+        let json = run(path, &format!("{line} --json"));
+        assert_eq!((json.status, json.err.as_str()), (3, ""), "{line}");
+        assert_eq!(json.json()["error"]["code"], code);
+        assert!(!json.json()["error"]["message"].as_str().unwrap().is_empty());
+        // `--quiet` does not silence errors.
+        assert!(run(path, &format!("{line} --quiet")).err.contains(code));
+    }
+    let leftovers = std::fs::read_dir(path.join("out")).unwrap().count();
+    assert_eq!(leftovers, 0, "a refused bundle leaves no image");
+}
+
+#[test]
+fn mistakes_have_status_2_or_1() {
+    let shop = workshop();
+    let path = shop.path();
+    std::fs::write(path.join("typo.toml"), "[update]\nversoin = \"1.0.0\"\n").unwrap();
+    std::fs::write(path.join("empty"), "").unwrap();
+    for (line, status) in [
+        ("", 2),
+        ("nonsense", 2),
+        ("bundle verify x.otab", 2),
+        ("bundle verify x.otab --key k.pub --root root.toml", 2),
+        ("bundle create --image rootfs=rootfs --key k -o y.otab", 2),
+        ("bundle create --manifest typo.toml --image rootfs=rootfs --key k -o y.otab", 2),
+        ("bundle create --manifest m.toml --image rootfs --key k -o y.otab", 2),
+        ("bundle create --manifest m.toml --image ../x=rootfs --key k -o y.otab", 2),
+        ("bundle create --manifest m.toml --image rootfs=empty --key k -o y.otab", 2),
+        (
+            "bundle create --manifest m.toml --image rootfs=rootfs --key k -o y.otab --compress none --level 3",
+            2,
+        ),
+        ("bundle create --manifest m.toml --image rootfs=rootfs --key k -o y.otab --chunk-size 4096", 2),
+        ("bundle create --manifest m.toml --image rootfs=rootfs --key k -o y.otab --version 1", 2),
+        ("bundle create --manifest m.toml --image rootfs=missing --key k -o y.otab", 1),
+        ("bundle create --manifest m.toml --image rootfs=rootfs --key k.pub -o y.otab", 1),
+        ("bundle verify missing.otab --key k.pub", 1),
+        ("bundle verify x.otab --key k", 1),
+        ("trust create --key k.pub --key k.pub --out r.toml", 2),
+        ("trust create --key k.pub --threshold 2 --out r.toml", 2),
+        ("trust create --key k.pub --out root.toml", 1),
+        ("trust show m.toml", 1),
+        ("key generate --out k", 1),
+        ("key id m.toml", 1),
+    ] {
+        let done = run(path, line);
+        assert_eq!(done.status, status, "{line}: {}{}", done.out, done.err);
+        assert!(!done.err.is_empty(), "{line}");
+    }
+    assert!(!path.join("y.otab").exists());
+    let typo = run(path, "bundle create --manifest typo.toml --image rootfs=rootfs --key k -o y.otab");
+    assert!(typo.err.contains("versoin") && typo.err.contains("line 2"), "{}", typo.err);
+}
+
+#[test]
+fn flags_override_the_template_and_quiet_is_quiet() {
+    let shop = workshop();
+    let path = shop.path();
+    let line = format!(
+        "{CREATE} --version 3.0.0-rc.1 --sequence 50 --compatible x1 --compatible x2 --description d --quiet"
+    );
+    assert_eq!(ok(path, &line).out, "");
+    let value = ok(path, "bundle inspect x.otab --json").json();
+    assert_eq!(value["version"], "3.0.0-rc.1");
+    assert_eq!(value["sequence"], 50);
+    assert_eq!(value["compatible"], serde_json::json!(["x1", "x2"]));
+    assert_eq!(ok(path, "bundle verify x.otab --key k.pub --quiet").out, "");
+
+    let created =
+        ok(path, &format!("{CREATE} --compress gzip --chunking fixed --chunk-size 8192 --threads 1 --json"))
+            .json();
+    let verified = ok(path, "bundle verify x.otab --key k.pub --json").json();
+    assert_eq!(created["release"], verified["release"]);
+    assert_eq!(verified["verified"], true);
+    let value = ok(path, "bundle inspect x.otab --json").json();
+    assert!(value["images"][0]["kinds"]["gzip"]["chunks"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn trust_show_lists_roles() {
+    let shop = workshop();
+    let id = ok(shop.path(), "key id k.pub --json").json()["id"].as_str().unwrap().to_owned();
+    let text = ok(shop.path(), "trust show root.toml").out;
+    assert!(text.contains("release") && text.contains("1 of 1") && text.contains(&id), "{text}");
+    let value = ok(shop.path(), "trust show root.toml --json").json();
+    assert_eq!(value["roles"]["release"]["keys"][0], id.as_str());
+    assert_eq!(value["version"], 1);
+}
+
+/// Help, man pages and completions come from one definition, which clap itself checks.
+#[test]
+fn the_definition_is_sound() {
+    use clap::CommandFactory;
+    otactl::args::Cli::command().debug_assert();
+    let directory = tempfile::tempdir().unwrap();
+    for line in
+        ["--help", "install --help", "bundle create --help", "trust create --help", "key generate --help"]
+    {
+        let help = ok(directory.path(), line).out;
+        assert!(help.contains("Example"), "{line} teaches nothing: {help}");
+    }
+    assert!(ok(directory.path(), "--version").out.starts_with("otactl "));
+}

@@ -1,0 +1,344 @@
+//! Slots on block devices and, for devices made of files, on regular files.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::libc;
+
+use super::ioctl;
+use crate::failure::{Act, Code, Failure, from_slot};
+use crate::ports::{DeviceId, SlotDevice, SlotDevices};
+
+/// Direct reads are made in windows of this size, so that chunks of any length and offset cost few system calls.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// Offset, length and memory of a direct read are multiples of this; no device asks for more.
+const ALIGNMENT: usize = 4096;
+/// Smallest range for which zeroing by command is worth a system call of its own, and its alignment.
+const ZERO_ALIGNMENT: u64 = 4096;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// The system's block devices and files.
+#[derive(Debug, Default)]
+pub struct SystemDevices;
+
+impl SlotDevices for SystemDevices {
+    fn identify(&self, path: &Path) -> io::Result<DeviceId> {
+        let metadata = std::fs::metadata(path)?;
+        let kind = metadata.file_type();
+        if kind.is_block_device() {
+            return Ok(DeviceId::Block(metadata.rdev()));
+        }
+        if kind.is_file() {
+            return Ok(DeviceId::File { device: metadata.dev(), inode: metadata.ino() });
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "neither a block device nor a regular file"))
+    }
+
+    fn identify_stack(&self, id: DeviceId) -> Vec<DeviceId> {
+        let mut stack = vec![id];
+        let mut at = 0;
+        while let Some(&next) = stack.get(at) {
+            for below in below(next) {
+                if !stack.contains(&below) {
+                    stack.push(below);
+                }
+            }
+            at += 1;
+        }
+        stack
+    }
+
+    fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure> {
+        let place = path.display().to_string();
+        let device = Device::open(path).map_err(|error| {
+            let failure = from_slot(Act::Open, &place, &error);
+            let holders = if failure.code == Code::SlotBusy { mounts(path) } else { String::new() };
+            Failure::new(failure.code, format!("{}{holders}", failure.message))
+        })?;
+        Ok(Box::new(device))
+    }
+}
+
+/// The devices directly below a block device: the slaves of a mapper device, the file behind a loop device.
+fn below(id: DeviceId) -> Vec<DeviceId> {
+    let DeviceId::Block(number) = id else { return Vec::new() };
+    let sys = format!("/sys/dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let slaves = std::fs::read_dir(format!("{sys}/slaves")).into_iter().flatten().flatten();
+    let mut found: Vec<_> = slaves.filter_map(|slave| device_number(&slave.path().join("dev"))).collect();
+    let backing = std::fs::read_to_string(format!("{sys}/loop/backing_file")).unwrap_or_default();
+    if !backing.is_empty() {
+        found.extend(SystemDevices.identify(Path::new(backing.trim_end_matches('\n'))).ok());
+    }
+    found
+}
+
+fn device_number(path: &Path) -> Option<DeviceId> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some(DeviceId::Block(nix::sys::stat::makedev(major.parse().ok()?, minor.parse().ok()?)))
+}
+
+/// Names the mount points of a device, for the message of a refusal.
+fn mounts(path: &Path) -> String {
+    let Ok(real) = path.canonicalize() else { return String::new() };
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let at = |line: &str| {
+        let mut words = line.split(' ');
+        (words.next() == real.to_str()).then(|| words.next().map(str::to_owned)).flatten()
+    };
+    let points: Vec<_> = table.lines().filter_map(at).collect();
+    if points.is_empty() { String::new() } else { format!(" (mounted on {})", points.join(", ")) }
+}
+
+/// One open target.
+struct Device {
+    /// For writing; holds the exclusive claim.
+    file: File,
+    /// For reading past the page cache; where direct reads are not possible, the same file through the cache.
+    reader: File,
+    /// Whether `reader` really bypasses the cache.
+    direct: bool,
+    id: DeviceId,
+    size: u64,
+    window: Window,
+}
+
+/// Aligned memory holding part of the device, so that small reads do not each go to it.
+struct Window {
+    memory: Vec<u8>,
+    /// Where the aligned part of `memory` begins.
+    start: usize,
+    offset: u64,
+    filled: usize,
+}
+
+impl Device {
+    fn open(path: &Path) -> io::Result<Self> {
+        // O_EXCL on a block device: the kernel refuses when it is mounted or claimed by anybody (fault matrix, rule 5).
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_EXCL | libc::O_CLOEXEC)
+            .open(path)?;
+        let metadata = file.metadata()?;
+        let kind = metadata.file_type();
+        let (id, size) = if kind.is_block_device() {
+            (DeviceId::Block(metadata.rdev()), ioctl::size(&file)?)
+        } else if kind.is_file() {
+            (DeviceId::File { device: metadata.dev(), inode: metadata.ino() }, metadata.len())
+        } else {
+            let what = "neither a block device nor a regular file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        };
+        let (reader, direct) = direct_reader(&file)?;
+        Ok(Device { file, reader, direct, id, size, window: Window::new() })
+    }
+
+    fn is_block(&self) -> bool {
+        matches!(self.id, DeviceId::Block(_))
+    }
+
+    fn write_zeros(&mut self, mut offset: u64, end: u64) -> io::Result<()> {
+        while offset < end {
+            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.file.write_all_at(ZEROS.get(..length).unwrap_or(&ZEROS), offset)?;
+            offset += u64::try_from(length).unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    fn zero_aligned(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.is_block() {
+            return ioctl::zero_out(&self.file, offset, length);
+        }
+        let (start, length) = (signed(offset)?, signed(length)?);
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(self.file.as_fd(), hole, start, length)?)
+    }
+}
+
+/// A second descriptor of the same device that bypasses the page cache, and whether it really does: some file systems
+/// cannot.
+fn direct_reader(file: &File) -> io::Result<(File, bool)> {
+    use std::os::fd::AsRawFd as _;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(&path);
+    match direct {
+        Ok(reader) => Ok((reader, true)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Ok((OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(&path)?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+impl SlotDevice for Device {
+    fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + u64::try_from(done).unwrap_or(0);
+            let found = self.window.copy(at, rest);
+            if found == 0 {
+                self.window.fill(&self.reader, at)?;
+                if !self.window.holds(at) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            done += found;
+        }
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.window.forget();
+        self.file.write_all_at(data, offset)
+    }
+
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
+        self.window.forget();
+        let end = offset + length;
+        let (first, last) = (offset.next_multiple_of(ZERO_ALIGNMENT), end - end % ZERO_ALIGNMENT);
+        if first >= last {
+            return self.write_zeros(offset, end);
+        }
+        self.write_zeros(offset, first)?;
+        match self.zero_aligned(first, last - first) {
+            Ok(()) => {}
+            // The device or file system has no such command; zeros are zeros.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL)) =>
+            {
+                self.write_zeros(first, last)?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.write_zeros(last, end)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn drop_caches(&mut self) -> io::Result<()> {
+        self.window.forget();
+        posix_fadvise(self.file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        // Direct reads do not need it, and it needs CAP_SYS_ADMIN, which the unit does not give.
+        if self.is_block() && !self.direct {
+            ioctl::flush_buffers(&self.file)?;
+        }
+        Ok(())
+    }
+}
+
+impl Window {
+    fn new() -> Self {
+        let memory = vec![0; WINDOW_BYTES + ALIGNMENT];
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        Window { memory, start, offset: 0, filled: 0 }
+    }
+
+    fn forget(&mut self) {
+        self.filled = 0;
+    }
+
+    fn holds(&self, offset: u64) -> bool {
+        let end = self.offset + u64::try_from(self.filled).unwrap_or(0);
+        (self.offset..end).contains(&offset)
+    }
+
+    /// Copies what is there from `offset` on and tells how much.
+    fn copy(&self, offset: u64, into: &mut [u8]) -> usize {
+        if !self.holds(offset) {
+            return 0;
+        }
+        let skip = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
+        let valid = self.memory.get(self.start..self.start + self.filled).unwrap_or(&[]);
+        let found = valid.get(skip..).unwrap_or(&[]);
+        let length = found.len().min(into.len());
+        if let (Some(into), Some(found)) = (into.get_mut(..length), found.get(..length)) {
+            into.copy_from_slice(found);
+        }
+        length
+    }
+
+    /// Reads the window that contains `offset`.
+    fn fill(&mut self, device: &File, offset: u64) -> io::Result<()> {
+        self.offset = offset - offset % u64::try_from(ALIGNMENT).unwrap_or(1);
+        self.filled = 0;
+        while self.filled < WINDOW_BYTES {
+            let from = self.start + self.filled;
+            let Some(rest) = self.memory.get_mut(from..self.start + WINDOW_BYTES) else { break };
+            match device.read_at(rest, self.offset + u64::try_from(self.filled).unwrap_or(0)) {
+                Ok(0) => break,
+                Ok(length) => {
+                    self.filled += length;
+                    // A short direct read ends off alignment: only at the end of the device, where nothing follows.
+                    if length % ALIGNMENT != 0 {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn signed(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S11: reads of every length and offset return the same bytes as the file holds.
+    #[test]
+    fn windows_return_what_the_file_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slot");
+        let content: Vec<u8> = (0..3 * WINDOW_BYTES + 777).map(|n| (n * 31).to_le_bytes()[1]).collect();
+        std::fs::write(&path, &content).unwrap();
+        let mut device = Device::open(&path).unwrap();
+        for (offset, length) in
+            [(0, 1), (4095, 2), (WINDOW_BYTES - 1, 3), (5, 2 * WINDOW_BYTES), (content.len() - 9, 9)]
+        {
+            let mut buffer = vec![0; length];
+            device.read_at(offset as u64, &mut buffer).unwrap();
+            assert!(buffer == content[offset..offset + length], "{offset}+{length}");
+        }
+        let mut beyond = [0; 10];
+        assert!(device.read_at(content.len() as u64 - 9, &mut beyond).is_err());
+    }
+
+    #[test]
+    fn zeroing_touches_exactly_the_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("slot");
+        for (offset, length) in [(0u64, 10u64), (100, 20_000), (4096, 8192), (8191, 2), (1, 4095)] {
+            std::fs::write(&path, vec![7; 65536]).unwrap();
+            let mut device = Device::open(&path).unwrap();
+            device.zero(offset, length).unwrap();
+            device.flush().unwrap();
+            let found = std::fs::read(&path).unwrap();
+            let wrong = (0..).zip(&found).find(|&(at, &byte)| {
+                let zero = (offset..offset + length).contains(&at);
+                (byte == 0) != zero
+            });
+            assert_eq!(wrong, None, "{offset}+{length}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The network: bundles by HTTP ranges, the question for updates, and reports.
+//!
+//! What comes from here is never trusted. The bundle reader verifies every byte; this module's duty is that a bad line
+//! or a hostile server costs bounded time and memory, that bytes of one file are not mixed with those of another, and
+//! that a person learns from the message what to do. It reads no file and writes none.
+//!
+//! A proxy is taken from the environment (`HTTPS_PROXY`, `NO_PROXY`, …), as systemd units set it.
+
+mod client;
+mod input;
+mod patience;
+mod place;
+mod range;
+mod span;
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::http::StatusCode;
+use ureq::tls::RootCerts;
+
+use self::client::{Client, Reply, Trouble, from_status, from_ureq, header};
+use self::input::HttpInput;
+use self::place::Place;
+use crate::failure::{Code, Failure};
+use crate::ports::{Answer, Fetch, Offer, Question, Receipt, Stop};
+use otad_bundle::{Digest, Input};
+
+/// Bytes of an answer that is not a bundle; an offer has a few hundred.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// Characters of a version number as the server gives it; it is only shown.
+const MAX_VERSION_CHARS: usize = 128;
+
+/// How long and how often the network may disappoint. Every phase has a limit; none is endless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Looking up a name.
+    pub resolve: Duration,
+    /// Connecting, over all addresses of the name, TLS included.
+    pub connect: Duration,
+    /// Sending a request.
+    pub send: Duration,
+    /// From the end of the request to the end of the answer's header.
+    pub answer: Duration,
+    /// Silence in the middle of a transfer.
+    pub idle: Duration,
+    /// A whole question or report, from the look-up to the last byte.
+    pub exchange: Duration,
+    /// Tries in a row, without progress in between, before a transfer fails.
+    pub tries: u32,
+    /// Wait after the first failed try; it doubles with each one after it, and up to half of it is cut off at random.
+    pub backoff_first: Duration,
+    /// Longest such wait.
+    pub backoff_longest: Duration,
+    /// Longest `Retry-After` that a transfer waits for instead of failing.
+    pub busy_wait: Duration,
+    /// Time spent waiting for bytes after which the rate is judged.
+    pub window: Duration,
+    /// Bytes that must arrive per window; and as many make a try one with progress.
+    pub window_bytes: u64,
+    /// Bytes asked for after a jump.
+    pub first_span: u64,
+    /// Bytes asked for at once after reading on for long.
+    pub longest_span: u64,
+    /// Bytes that are rather read and dropped than jumped over.
+    pub skip: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            // A resolver with three servers and one retry needs 5 to 10 seconds to give up on the first two.
+            resolve: Duration::from_secs(15),
+            // Four handshake round trips over a satellite or a congested mobile cell.
+            connect: Duration::from_secs(20),
+            send: Duration::from_secs(20),
+            // A cache that first fetches the file from elsewhere is slow to begin.
+            answer: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+            exchange: Duration::from_secs(60),
+            // With the waits below about two minutes: longer than a cell change or the restart of a server, short
+            // enough for somebody who watches. The next poll tries again anyway, and nothing fetched is lost.
+            tries: 8,
+            backoff_first: Duration::from_millis(500),
+            backoff_longest: Duration::from_secs(30),
+            busy_wait: Duration::from_secs(60),
+            // 136 bytes a second: a tenth of what GPRS gives, many times what somebody who only holds a line gives.
+            window: Duration::from_secs(30),
+            window_bytes: 4096,
+            // One chunk of average size: after a jump, what follows is often held by another slot.
+            first_span: 64 * 1024,
+            // At 100 Mbit/s more than a second of data for each round trip, and the most a jump can throw away.
+            longest_span: 16 * 1024 * 1024,
+            // What a typical line carries in the time that a new request would take.
+            skip: 256 * 1024,
+        }
+    }
+}
+
+/// The real network. One value serves the whole daemon; every bundle that is opened has its own connections.
+#[derive(Debug)]
+pub struct HttpFetch {
+    server: Option<Place>,
+    limits: Limits,
+    /// Who may vouch for a server.
+    authorities: RootCerts,
+    line: RwLock<Line>,
+}
+
+/// Who asks, and the connections on which it has said so.
+#[derive(Debug, Clone)]
+struct Line {
+    user_agent: String,
+    polling: Client,
+}
+
+impl HttpFetch {
+    /// Makes a fetcher. `server` is the update server's URL, if there is one; `user_agent` is sent with each request.
+    pub fn new(server: Option<&str>, user_agent: &str) -> Result<Self, Failure> {
+        HttpFetch::with_limits(server, user_agent, Limits::default())
+    }
+
+    /// Makes a fetcher with limits of its own.
+    pub fn with_limits(server: Option<&str>, user_agent: &str, limits: Limits) -> Result<Self, Failure> {
+        let server = server
+            .map(Place::parse)
+            .transpose()
+            .map_err(|error| Failure::new(Code::Config, format!("[server] url: {error}")))?;
+        let authorities = RootCerts::WebPki;
+        let line = RwLock::new(Line::new(user_agent, &limits, &authorities));
+        Ok(HttpFetch { server, limits, authorities, line })
+    }
+
+    /// Lets these certificate authorities (DER), and no others, vouch for servers: a test has no certificate of a public
+    /// one, and without one that is trusted it could not tell an expired certificate from an unknown authority.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn trusting(self, authorities: &[&[u8]]) -> Self {
+        let certificates = authorities.iter().map(|der| ureq::tls::Certificate::from_der(der).to_owned());
+        let authorities = RootCerts::from(certificates.collect::<Vec<_>>());
+        let line = RwLock::new(Line::new(&self.line().user_agent, &self.limits, &authorities));
+        HttpFetch { authorities, line, ..self }
+    }
+
+    fn line(&self) -> Line {
+        self.line.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn server(&self) -> Result<&Place, Failure> {
+        let next = "no update server is configured; set url in [server] of otad.toml";
+        self.server.as_ref().ok_or_else(|| Failure::new(Code::Config, next))
+    }
+}
+
+impl Line {
+    fn new(user_agent: &str, limits: &Limits, authorities: &RootCerts) -> Self {
+        Line { user_agent: user_agent.to_owned(), polling: Client::new(user_agent, limits, authorities) }
+    }
+}
+
+impl Fetch for HttpFetch {
+    fn open(&self, url: &str, stop: &Stop) -> Result<Box<dyn Input + Send>, Failure> {
+        let place =
+            Place::parse(url).map_err(|error| Failure::new(Code::InvalidSource, error.to_string()))?;
+        let client = Client::new(&self.line().user_agent, &self.limits, &self.authorities);
+        Ok(Box::new(HttpInput::open(client, place, self.limits.clone(), stop.clone())?))
+    }
+
+    fn check(&self, question: &Question) -> Result<Answer, Failure> {
+        let server = self.server()?;
+        let sequence = question.sequence.to_string();
+        let query = [
+            ("device", question.device.as_str()),
+            ("compatible", question.compatible.as_str()),
+            ("version", question.version.as_str()),
+            ("sequence", sequence.as_str()),
+        ];
+        let place = server.with("/device/v1/update", &query).map_err(no_url)?;
+        let reply = self.line().polling.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
+        match reply.response.status() {
+            StatusCode::NO_CONTENT => Ok(Answer::Nothing),
+            StatusCode::OK => Ok(Answer::Offer(offer(&json_body(reply)?, server)?)),
+            _ => Err(from_status(&reply).failure),
+        }
+    }
+
+    fn report(&self, body: &str) -> Result<Receipt, Failure> {
+        let place = self.server()?.with("/device/v1/reports", &[]).map_err(no_url)?;
+        let reply =
+            self.line().polling.post_json(&place, body, &self.limits).map_err(|trouble| trouble.failure)?;
+        match reply.response.status() {
+            status if status.is_success() => Ok(Receipt::Taken),
+            // What these say of a body does not change when it is sent again.
+            status @ (StatusCode::BAD_REQUEST
+            | StatusCode::CONFLICT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNPROCESSABLE_ENTITY) => Ok(Receipt::Refused(status.to_string())),
+            _ => Err(from_status(&reply).failure),
+        }
+    }
+
+    fn introduce(&self, user_agent: &str) {
+        let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
+        if line.user_agent != user_agent {
+            *line = Line::new(user_agent, &self.limits, &self.authorities);
+        }
+    }
+}
+
+/// The answer to a check as it is on the wire; fields that are not known are left alone.
+#[derive(Deserialize)]
+struct WireOffer {
+    version: String,
+    release: String,
+    url: String,
+}
+
+fn offer(body: &[u8], server: &Place) -> Result<Offer, Failure> {
+    let wire: WireOffer = serde_json::from_slice(body).map_err(unusable)?;
+    let release: Digest = wire.release.parse().map_err(|error| unusable(format!("release: {error}")))?;
+    if wire.version.chars().count() > MAX_VERSION_CHARS || wire.version.chars().any(char::is_control) {
+        return Err(unusable(format!(
+            "version is longer than {MAX_VERSION_CHARS} characters or not printable"
+        )));
+    }
+    let place = server.join(&wire.url).map_err(|error| unusable(format!("url: {error}")))?;
+    Ok(Offer { release, version: wire.version, url: place.uri().to_string() })
+}
+
+fn json_body(mut reply: Reply) -> Result<Vec<u8>, Failure> {
+    if is_html(&reply) {
+        return Err(portal(&reply.place).failure);
+    }
+    let body = reply.response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+    body.map_err(|error| from_ureq(error, &reply.place).failure)
+}
+
+fn no_url(error: place::PlaceError) -> Failure {
+    Failure::new(Code::Config, format!("[server] url cannot be asked for updates: {error}"))
+}
+
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::NetStatus, format!("the update server's answer is of no use: {error}"))
+}
+
+/// Whether a person's browser was meant: bundles and answers to devices are never web pages.
+fn is_html(reply: &Reply) -> bool {
+    let kind = header(reply.response.headers(), "content-type").ok().flatten().unwrap_or_default();
+    kind.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("text/html"))
+}
+
+fn portal(place: &Place) -> Trouble {
+    let message =
+        format!("{place} gave a web page; does this network want somebody to log in first (captive portal)?");
+    Trouble::last(Code::NotABundle, message)
+}

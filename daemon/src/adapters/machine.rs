@@ -1,0 +1,94 @@
+//! The machine U-Boot started.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::config::Config;
+use crate::ports::{DeviceId, Machine};
+
+/// The real machine.
+#[derive(Debug)]
+pub struct SystemMachine {
+    cmdline: PathBuf,
+    image_info: PathBuf,
+    default_env: PathBuf,
+}
+
+impl SystemMachine {
+    /// Takes the paths from the configuration.
+    pub fn new(config: &Config) -> Self {
+        SystemMachine {
+            cmdline: config.boot.cmdline.clone(),
+            image_info: config.image_info.clone(),
+            default_env: config.boot.default_env.clone(),
+        }
+    }
+}
+
+impl Machine for SystemMachine {
+    fn command_line(&self) -> io::Result<String> {
+        fs::read_to_string(&self.cmdline)
+    }
+
+    fn root_device(&self) -> io::Result<DeviceId> {
+        let number = fs::metadata("/")?.dev();
+        if nix::sys::stat::major(number) == 0 {
+            // Overlays, tmpfs and NFS have no block device; guessing what is below them is not evidence.
+            let what = "/ is not directly on a block device (overlay, NFS or RAM?); set root-device-check = false \
+                        only if otad.slot= alone is to be trusted";
+            return Err(io::Error::other(what));
+        }
+        Ok(DeviceId::Block(number))
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    }
+
+    fn device_id(&self) -> io::Result<String> {
+        hashed_machine_id()
+    }
+
+    fn reboot(&self) -> io::Result<()> {
+        let status = Command::new("systemctl").args(["--no-block", "reboot"]).status()?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("systemctl reboot: {status}")))
+    }
+
+    fn image_info(&self) -> io::Result<Option<String>> {
+        read_optional(&self.image_info)
+    }
+
+    fn default_environment(&self) -> io::Result<Vec<u8>> {
+        read_named(&self.default_env)
+    }
+}
+
+/// machine-id(5) asks not to show the id itself on a network: this is a hash of it for otad alone.
+pub(super) fn hashed_machine_id() -> io::Result<String> {
+    let id = fs::read_to_string("/etc/machine-id")?;
+    let hash: [u8; 32] =
+        Sha256::new().chain_update(b"org.otad1 device id").chain_update(id.trim()).finalize().into();
+    Ok(otad_bundle::Digest(hash).to_string().chars().take(32).collect())
+}
+
+/// A file's text; `None` when there is no such file.
+pub(super) fn read_optional(path: &std::path::Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file's bytes; an error names the file.
+pub(super) fn read_named(path: &std::path::Path) -> io::Result<Vec<u8>> {
+    fs::read(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,171 @@
+//! Doing what the lifecycle decided.
+
+use super::{Engine, Message, Running};
+use crate::failure::{Code, Failure};
+use crate::health;
+use crate::install::prepare::Prepared;
+use crate::install::readback::SyncedSlot;
+use crate::install::worker::Worker;
+use crate::lifecycle::event::{Attempt, Effect, Event, Origin, Stage, State};
+use crate::lifecycle::record::{self, Held};
+use crate::ports::Stop;
+
+impl Engine {
+    /// Does one effect; an event when it has an outcome of its own.
+    pub(super) fn perform(
+        &mut self,
+        effect: Effect,
+        attempt: Option<&Attempt>,
+    ) -> Result<Option<Event>, Failure> {
+        match effect {
+            Effect::Persist => self.persist().map(|()| None),
+            Effect::Forget => {
+                let target = &need(attempt)?.target;
+                self.record.slots.remove(target);
+                self.record.factory.remove(target);
+                Ok(None)
+            }
+            Effect::Remember => {
+                self.remember(need(attempt)?);
+                Ok(None)
+            }
+            Effect::Prepare => self.prepare(need(attempt)?).map(|()| None),
+            Effect::Write => self.write(need(attempt)?).map(|()| None),
+            Effect::Arm => self.arm().map(|()| Some(Event::Armed)),
+            Effect::Disarm => self.boot.disarm(&self.other()?).map(|()| None),
+            Effect::TakeBack => self.take_back(need(attempt)?).map(|()| None),
+            Effect::WatchHealth => self.watch_health().map(|()| None),
+            Effect::Commit => {
+                let slot = self.booted()?;
+                self.boot.commit(&slot, &*self.ports.machine)?;
+                Ok(Some(Event::Committed))
+            }
+            Effect::RollBack => self.boot.roll_back(&self.booted()?).map(|()| None),
+            Effect::Reboot => self.reboot().map(|()| None),
+            Effect::Conclude(conclusion) => {
+                self.conclude(conclusion, attempt);
+                Ok(None)
+            }
+        }
+    }
+
+    fn persist(&mut self) -> Result<(), Failure> {
+        self.record
+            .set_state(&self.state)
+            .map_err(|error| Failure::new(Code::Internal, format!("cannot encode the state: {error}")))?;
+        record::save(&*self.ports.fs, &self.record)
+    }
+
+    fn remember(&mut self, attempt: &Attempt) {
+        if let Some(release) = attempt.release.clone() {
+            let held = Held { release, installed_at: self.ports.clock.wall_seconds() };
+            self.record.slots.insert(attempt.target.clone(), held);
+        }
+    }
+
+    fn worker(&self, attempt: &Attempt) -> Result<Worker, Failure> {
+        let job = self.job.as_ref().filter(|job| job.id == attempt.job);
+        let (job, slots) = (job.ok_or_else(lost_thread)?, self.slots.clone()?);
+        Ok(Worker {
+            config: self.config.clone(),
+            ports: self.ports.clone(),
+            running: slots.booted,
+            target: slots.other,
+            current: self.current.clone(),
+            progress: job.progress.clone(),
+            stop: job.stop.clone(),
+        })
+    }
+
+    fn prepare(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+        let worker = self.worker(attempt)?;
+        if attempt.origin == Origin::OtherSlot {
+            return self.prepare_other_slot(worker, attempt);
+        }
+        let source = self.source.take().ok_or_else(lost_thread)?;
+        let root = self.root.clone()?;
+        self.tasks.start("install", Box::new(move || Message::Prepared(worker.prepare(source, &root))))
+    }
+
+    /// Going back: by the recorded hashes where otad wrote the slot, by its confirmation where the factory did.
+    fn prepare_other_slot(&mut self, worker: Worker, attempt: &Attempt) -> Result<(), Failure> {
+        if let Some(release) = self.record.held(&attempt.target).cloned() {
+            return self
+                .tasks
+                .start("install", Box::new(move || Message::Prepared(worker.verify_slot(release))));
+        }
+        let view = self.boot.view(&attempt.from, &attempt.target)?;
+        let synced =
+            view.and_then(|view| SyncedSlot::confirmed_before(&attempt.target, view.standings.other));
+        let synced = synced.ok_or_else(|| super::requests::no_fallback(&attempt.target))?;
+        self.tasks
+            .start("install", Box::new(move || Message::Prepared(Ok(Prepared::AlreadyHeld(None, synced)))))
+    }
+
+    fn write(&mut self, attempt: &Attempt) -> Result<(), Failure> {
+        let (worker, boot) = (self.worker(attempt)?, self.boot.clone());
+        let plan = self.plan.take().ok_or_else(lost_thread)?;
+        self.tasks.start("install", Box::new(move || Message::Written(worker.write(&boot, *plan))))
+    }
+
+    pub(super) fn take_back(&self, attempt: &Attempt) -> Result<(), Failure> {
+        match attempt.origin {
+            Origin::OtherSlot => self.boot.take_back(&attempt.target),
+            Origin::Descriptor | Origin::Url(_) | Origin::Server { .. } => self.boot.disarm(&attempt.target),
+        }
+    }
+
+    fn arm(&mut self) -> Result<(), Failure> {
+        let synced = self.synced.take().ok_or_else(lost_thread)?;
+        self.ports.trail.clear();
+        self.boot.arm(&synced)?;
+        log::info!("slot {} is armed; the next boot is its trial", synced.name());
+        Ok(())
+    }
+
+    pub(super) fn watch_health(&mut self) -> Result<(), Failure> {
+        if let State::PostUpgrade(attempt, Stage::Trial) = &self.state {
+            self.ports.trail.follow();
+            log::info!("slot {} is on trial; watching its health", attempt.target);
+        }
+        let stop = Stop::default();
+        let (config, ports, stopped) = (self.config.clone(), self.ports.clone(), stop.clone());
+        self.health = Some(stop);
+        self.tasks.start(
+            "health",
+            Box::new(move || {
+                Message::Health(health::watch(&config.health, &*ports.health, &*ports.clock, &stopped))
+            }),
+        )
+    }
+
+    pub(super) fn reboot(&mut self) -> Result<(), Failure> {
+        log::info!("rebooting");
+        self.ports
+            .machine
+            .reboot()
+            .map_err(|error| Failure::new(Code::Internal, format!("the machine does not reboot: {error}")))?;
+        self.notices.push(super::Notice::Rebooting);
+        Ok(())
+    }
+
+    pub(super) fn start_job(&mut self, id: u64, stop: Stop) {
+        self.job = Some(Running { id, stop, progress: super::Progress::default() });
+    }
+
+    pub(super) fn booted(&self) -> Result<String, Failure> {
+        self.slots.as_ref().map(|slots| slots.booted.name.clone()).map_err(Clone::clone)
+    }
+
+    pub(super) fn other(&self) -> Result<String, Failure> {
+        self.slots.as_ref().map(|slots| slots.other.name.clone()).map_err(Clone::clone)
+    }
+}
+
+fn need(attempt: Option<&Attempt>) -> Result<&Attempt, Failure> {
+    attempt.ok_or_else(|| Failure::new(Code::Internal, "an effect without an attempt"))
+}
+
+fn lost_thread() -> Failure {
+    Failure::new(Code::Internal, "a stage was asked to go on without what the stage before it made")
+}

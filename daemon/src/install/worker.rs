@@ -1,0 +1,65 @@
+//! What the install thread runs: owned versions of everything a stage borrows.
+
+use std::sync::Arc;
+
+use otad_bundle::Root;
+
+use super::pipeline::{self, Written};
+use super::prepare::{self, Context, Current, Plan, Prepared, Source};
+use super::progress::Progress;
+use crate::config::{Config, Slot};
+use crate::engine::Ports;
+use crate::failure::Failure;
+use crate::lifecycle::event::Release;
+use crate::ports::Stop;
+use crate::trial::BootControl;
+
+/// One install's world, shared by its stages.
+#[derive(Clone)]
+pub struct Worker {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The edges.
+    pub ports: Ports,
+    /// The running slot.
+    pub running: Slot,
+    /// The slot to be written.
+    pub target: Slot,
+    /// What the running system is.
+    pub current: Current,
+    /// How far it is.
+    pub progress: Progress,
+    /// Whether somebody asked to stop.
+    pub stop: Stop,
+}
+
+impl Worker {
+    fn context(&self) -> Context<'_> {
+        Context {
+            config: &self.config,
+            fs: &*self.ports.fs,
+            devices: &*self.ports.devices,
+            machine: &*self.ports.machine,
+            running: &self.running,
+            target: &self.target,
+            current: &self.current,
+            progress: &self.progress,
+            stop: &self.stop,
+        }
+    }
+
+    /// Opens, verifies, checks and scans.
+    pub fn prepare(&self, source: Source, root: &Root) -> Result<Prepared, Failure> {
+        prepare::prepare(&self.context(), source, root, &*self.ports.fetch)
+    }
+
+    /// Verifies that the target still holds what was installed there.
+    pub fn verify_slot(&self, release: Release) -> Result<Prepared, Failure> {
+        prepare::verify_slot(&self.context(), release)
+    }
+
+    /// Disarms, writes, flushes and reads back.
+    pub fn write(&self, boot: &BootControl, plan: Plan) -> Result<Written, Failure> {
+        pipeline::write(&self.context(), boot, plan)
+    }
+}

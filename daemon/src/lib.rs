@@ -1,0 +1,22 @@
+//! `otad`: fetches, verifies, writes, switches, and commits or rolls back.
+//!
+//! The core ([`lifecycle`], [`install`], [`engine`], [`trial`], [`slots`], [`health`], [`poll`]) names no file, socket
+//! or clock: it works on the traits in [`ports`]. [`adapters`] implements them on a real system, [`bus`] shows the
+//! engine on D-Bus, [`daemon`] wires everything together.
+
+pub mod adapters;
+pub mod bus;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod failure;
+pub mod health;
+pub mod install;
+pub mod lifecycle;
+pub mod poll;
+mod poller;
+pub mod ports;
+pub mod slots;
+mod threads;
+pub mod trial;
+mod watchdog;

@@ -1,0 +1,90 @@
+//! Arguments and exit status of `otad`; nothing else.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use lexopt::prelude::{Long, Short, ValueExt as _};
+use otad::bus::Bus;
+use otad::config;
+use otad::failure::{Code, Failure};
+
+const HELP: &str = "\
+otad, the update daemon: installs signed bundles into the other slot, switches, and commits or rolls back
+
+Usage: otad [OPTIONS]
+
+Options:
+  -c, --config FILE   configuration [default: /etc/otad/otad.toml]
+      --bus BUS       system, session, or a D-Bus address [default: system]
+      --check-config  check the configuration and exit
+  -v, --verbose       log more
+  -V, --version       print the version
+  -h, --help          print this
+
+Talk to it with otactl(1), or with busctl: busctl introspect org.otad1 /org/otad1
+Exit status: 0 stopped on purpose, 1 failed, 2 usage, 75 another otad is running.
+";
+
+struct Arguments {
+    config: PathBuf,
+    bus: Bus,
+    check_only: bool,
+    level: log::LevelFilter,
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("otad: {error}; see otad --help");
+            return ExitCode::from(2);
+        }
+    };
+    otad::adapters::journal::install(arguments.level);
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            log::error!("{}: {failure}", failure.code);
+            ExitCode::from(if failure.code == Code::AlreadyRunning { 75 } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let config = config::load(&arguments.config)?;
+    if arguments.check_only {
+        println!("{}: good", arguments.config.display());
+        return Ok(());
+    }
+    otad::daemon::run(config, &arguments.bus)
+}
+
+/// `None` when help or version was printed.
+fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
+    let mut parsed = Arguments {
+        config: PathBuf::from("/etc/otad/otad.toml"),
+        bus: Bus::System,
+        check_only: false,
+        level: log::LevelFilter::Info,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('c') | Long("config") => parsed.config = parser.value()?.into(),
+            Long("bus") => parsed.bus = Bus::from(parser.value()?.string()?.as_str()),
+            Long("check-config") => parsed.check_only = true,
+            Short('v') | Long("verbose") => parsed.level = log::LevelFilter::Debug,
+            Short('V') | Long("version") => {
+                println!("otad {}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            Short('h') | Long("help") => {
+                print!("{HELP}");
+                return Ok(None);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(Some(parsed))
+}

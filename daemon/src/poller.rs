@@ -1,0 +1,146 @@
+//! The thread that asks the server, and the check that somebody asks for by hand.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::bus::Desk;
+use crate::config::Config;
+use crate::engine::{Answer, Install, Message, Ports, Request};
+use crate::failure::{Code, Failure};
+use crate::install::prepare::Source;
+use crate::lifecycle::event::Origin;
+use crate::lifecycle::record::report_id;
+use crate::poll::{self, Schedule};
+use crate::ports::{Offer, Receipt, Stop};
+use crate::threads::spawn;
+
+/// Starts the poll thread, if a server is configured, and returns what a check by hand runs.
+pub(crate) fn start(
+    config: &Arc<Config>,
+    ports: &Ports,
+    desk: &Desk,
+    messages: Sender<Message>,
+    wakes: Receiver<()>,
+) -> Result<crate::bus::Check, Failure> {
+    let Some(server) = config.server.clone() else {
+        return Ok(Arc::new(|| {
+            let what = "no [server] is configured in otad.toml; install a bundle by file or URL instead";
+            Err(Failure::new(Code::WrongState, what))
+        }));
+    };
+    let round = Arc::new(Round {
+        config: config.clone(),
+        ports: ports.clone(),
+        desk: desk.clone(),
+        messages,
+        one_at_a_time: Mutex::new(()),
+    });
+    let by_hand = round.clone();
+    spawn("poll", move || keep_asking(&round, Schedule::new(&server), &wakes))?;
+    Ok(Arc::new(move || by_hand.run()))
+}
+
+/// Asks on schedule, and hands in reports as soon as there are some; ends with the engine.
+fn keep_asking(round: &Round, mut schedule: Schedule, wakes: &Receiver<()>) {
+    let mut next = Instant::now() + schedule.wait(random());
+    loop {
+        let result = match wakes.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            // After a failure the schedule decides when to try again, not the next report.
+            Ok(()) if schedule.is_failing() => continue,
+            Ok(()) => round.hand_in(),
+            Err(RecvTimeoutError::Timeout) => {
+                let result = round.run().map(drop);
+                next = Instant::now() + schedule.wait(random());
+                result
+            }
+        };
+        match result {
+            Ok(()) => schedule.answered(),
+            Err(failure) if failure.code == Code::ReleaseFailedBefore => {
+                log::info!("{failure}");
+                schedule.answered();
+            }
+            Err(failure) => {
+                log::warn!("{}: {failure}", failure.code);
+                schedule.failed();
+                next = Instant::now() + schedule.wait(random());
+            }
+        }
+    }
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(Instant::now())
+}
+
+/// One question to the server.
+struct Round {
+    config: Arc<Config>,
+    ports: Ports,
+    desk: Desk,
+    messages: Sender<Message>,
+    /// A check by hand and the schedule must not hand in the same reports twice.
+    one_at_a_time: Mutex<()>,
+}
+
+impl Round {
+    /// Hands in reports, asks, and starts the install of what is offered; true when one was started.
+    fn run(&self) -> Result<bool, Failure> {
+        let handed_in = self.hand_in();
+        let started = self.ask()?;
+        // A server that cannot digest a report must not keep the device from its updates.
+        handed_in.map(|()| started)
+    }
+
+    fn ask(&self) -> Result<bool, Failure> {
+        let status = self.desk.status();
+        let device = self.ports.machine.device_id().map_err(|error| {
+            Failure::new(Code::Internal, format!("the device's id cannot be read: {error}"))
+        })?;
+        let current = &status.current;
+        let question = poll::question(device, &self.config.compatible, &current.version, current.sequence);
+        let answer = self.ports.fetch.check(&question)?;
+        let Some(offer) = poll::decide(answer, &status.record, current.release)? else { return Ok(false) };
+        if !poll::may_install(&status.state) {
+            log::info!("version {} is offered; state {}, so it waits", offer.version, status.state.word());
+            return Ok(false);
+        }
+        log::info!("version {} is offered; installing it", offer.version);
+        self.install(offer).map(|()| true)
+    }
+
+    fn hand_in(&self) -> Result<(), Failure> {
+        let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = self.desk.status().record.reports.clone();
+        for report in reports {
+            if let Receipt::Refused(why) = self.ports.fetch.report(&report.to_string())? {
+                log::warn!("the server refused a report ({why}); it is dropped");
+            }
+            self.tell(Message::Reported(report_id(&report).to_owned()))?;
+        }
+        Ok(())
+    }
+
+    fn install(&self, offer: Offer) -> Result<(), Failure> {
+        let origin = Origin::Server { url: offer.url.clone(), release: offer.release };
+        let install =
+            Install { source: Source::Url(offer.url), origin, stop: Stop::default(), reboot: false };
+        let (answered, answer) = channel::<Result<Answer, Failure>>();
+        self.tell(Message::Ask(
+            Request::Install(install),
+            Box::new(move |result| drop(answered.send(result))),
+        ))?;
+        answer.recv().map_err(|_| gone())?.map(drop)
+    }
+
+    fn tell(&self, message: Message) -> Result<(), Failure> {
+        self.messages.send(message).map_err(|_| gone())
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::Internal, "the engine has stopped")
+}

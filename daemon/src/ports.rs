@@ -1,0 +1,200 @@
+//! The edges of the daemon: everything that touches a device, a file, the network, the clock or the machine.
+//!
+//! The traits sit low on purpose. What is above them (the order of writes and flushes, the record's rename dance, the
+//! decision what a boot meant) is the code that bricks devices when it is wrong, so it has to run unmodified over a
+//! simulated disk. Real adapters are thin ([`crate::adapters`]); they retry interrupted and short calls and nothing else.
+//!
+//! The boot environment's port is [`bootenv::Store`], in the crate that owns the format.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use otad_bundle::Input;
+
+use crate::failure::Failure;
+
+/// Who a device or image file is, whatever name it was found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceId {
+    /// A block device, by its device number.
+    Block(u64),
+    /// A regular file, by file system and inode.
+    File {
+        /// Device number of the file system.
+        device: u64,
+        /// Inode number.
+        inode: u64,
+    },
+}
+
+/// Finds and opens slot devices.
+pub trait SlotDevices: Send + Sync {
+    /// Tells who is behind a path, following links, without opening it.
+    fn identify(&self, path: &Path) -> io::Result<DeviceId>;
+
+    /// The devices that this one is stacked on (device mapper, loop), itself included.
+    fn identify_stack(&self, id: DeviceId) -> Vec<DeviceId>;
+
+    /// Opens a target exclusively for reading and writing; fails when anybody has it mounted or claimed.
+    fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure>;
+}
+
+/// One open slot device. Offsets and lengths are bytes; every call does all of it or fails.
+pub trait SlotDevice: Send {
+    /// Who it is; does not change while it is open.
+    fn id(&self) -> DeviceId;
+    /// Capacity in bytes.
+    fn size(&self) -> u64;
+    /// Fills `buffer` from `offset`.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes all of `data` at `offset`; durable only after [`SlotDevice::flush`].
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Makes a range read as zeros; durable only after [`SlotDevice::flush`].
+    fn zero(&mut self, offset: u64, length: u64) -> io::Result<()>;
+    /// Makes everything written so far durable. After an error nothing that was written may be trusted: the kernel
+    /// forgets the failed pages, so a second flush would succeed without meaning anything.
+    fn flush(&mut self) -> io::Result<()>;
+    /// Makes later reads come from the device and not from memory.
+    fn drop_caches(&mut self) -> io::Result<()>;
+}
+
+/// The data directory, in the primitive acts whose order decides what survives a power cut.
+///
+/// Names are relative, without `..`; the first component may be a subdirectory that exists.
+pub trait StateFs: Send + Sync {
+    /// Reads a whole small file; `None` when there is none.
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Creates or empties a file and returns it for writing; nothing is durable yet.
+    fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
+    /// Opens a file for reading from its start.
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+    /// Makes a file's content durable.
+    fn sync(&self, name: &str) -> io::Result<()>;
+    /// Replaces `to` by `from`, atomically; durable after [`StateFs::sync_directory`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes renames and removals in the data directory durable.
+    fn sync_directory(&self) -> io::Result<()>;
+    /// Removes a file; no error when there is none.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Names of the files whose names start with `prefix`.
+    fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
+    /// Bytes that can still be written.
+    fn free(&self) -> io::Result<u64>;
+}
+
+/// Where URLs are read.
+pub trait Fetch: Send + Sync {
+    /// Opens a bundle for reading with ranges; reconnects and resumes by itself within its limits.
+    fn open(&self, url: &str, stop: &Stop) -> Result<Box<dyn Input + Send>, Failure>;
+    /// Asks the server for an update.
+    fn check(&self, question: &Question) -> Result<Answer, Failure>;
+    /// Hands a report (JSON) to the server.
+    fn report(&self, body: &str) -> Result<Receipt, Failure>;
+    /// Says from now on with every request who asks: the `User-Agent`, which names the running version.
+    fn introduce(&self, user_agent: &str);
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// The server has it.
+    Taken,
+    /// The server understood and will never want it; the reason is for the log.
+    Refused(String),
+}
+
+/// What otad tells the server when it asks for an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Stable, anonymous id of the device.
+    pub device: String,
+    /// The hardware.
+    pub compatible: String,
+    /// Running version; empty when unknown.
+    pub version: String,
+    /// Running sequence; 0 when unknown.
+    pub sequence: u64,
+}
+
+/// What the server answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// There is nothing newer.
+    Nothing,
+    /// There is a release to install.
+    Offer(Offer),
+}
+
+/// A release the server offers; nothing in it is trusted, it only says where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Digest of the manifest, as the server says.
+    pub release: otad_bundle::Digest,
+    /// Version, for people.
+    pub version: String,
+    /// Absolute URL of the bundle.
+    pub url: String,
+}
+
+/// A flag that asks a running job to stop; every stage looks at it once per chunk.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(std::sync::Arc<std::sync::atomic::AtomicBool>);
+
+impl Stop {
+    /// Asks the job to stop.
+    pub fn request(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Whether somebody asked.
+    pub fn requested(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+/// Time.
+pub trait Clock: Send + Sync {
+    /// Time since some fixed point, never going back.
+    fn monotonic(&self) -> Duration;
+    /// Seconds since 1970 as the device believes; for people only, nothing is decided by it.
+    fn wall_seconds(&self) -> u64;
+    /// Waits.
+    fn sleep(&self, time: Duration);
+}
+
+/// The machine otad runs on.
+pub trait Machine: Send + Sync {
+    /// The kernel command line.
+    fn command_line(&self) -> io::Result<String>;
+    /// The device `/` is on.
+    fn root_device(&self) -> io::Result<DeviceId>;
+    /// An id that is new at every boot.
+    fn boot_id(&self) -> io::Result<String>;
+    /// A stable id of this device that does not reveal its machine id.
+    fn device_id(&self) -> io::Result<String>;
+    /// Asks for a reboot; returns before it happens.
+    fn reboot(&self) -> io::Result<()>;
+    /// The image's own account of what it is (`/usr/lib/otad/image.toml`); `None` when it has none.
+    fn image_info(&self) -> io::Result<Option<String>>;
+    /// The text that a lost boot environment is rebuilt from.
+    fn default_environment(&self) -> io::Result<Vec<u8>>;
+}
+
+/// The log lines of a trial, kept where the system that it may be rolled back to can read them.
+pub trait Trail: Send + Sync {
+    /// From now on lines are kept, after those of earlier boots of the same trial.
+    fn follow(&self);
+    /// Stops keeping lines.
+    fn end(&self);
+    /// Forgets what was kept.
+    fn clear(&self);
+    /// The last lines that were kept, at most so many.
+    fn last(&self, count: usize) -> Vec<String>;
+}
+
+/// The device's own health checks.
+pub trait HealthChecks: Send + Sync {
+    /// Runs every check once, each for at most `limit`; an error says which failed and how.
+    fn run(&self, limit: Duration) -> Result<(), Failure>;
+}

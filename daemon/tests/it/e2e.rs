@@ -1,0 +1,8 @@
+//! The daemon as a whole: real processes, a private bus, real devices, real HTTP, and a boot loader that is a model.
+
+mod bus;
+mod faults;
+mod memory;
+mod refusals;
+pub(crate) mod shelf;
+mod updates;

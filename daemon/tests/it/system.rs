@@ -1,0 +1,280 @@
+//! What is installed around otad: the unit, the bus policy, and both under a real systemd and a real bus.
+
+#[path = "system/booted.rs"]
+mod booted;
+#[path = "system/device.rs"]
+mod device;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use device::Device;
+
+/// The user that owns nothing, in every distribution.
+const NOBODY: &str = "65534";
+
+/// Where the tree that mirrors install paths is.
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
+}
+
+/// Runs a program. One that is missing is a failure with the package that has it, never a skipped test.
+fn run<I: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = I>) -> Output {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    output.unwrap_or_else(|error| {
+        panic!("cannot run {program} ({error}); `scripts/need test` installs what the tests use")
+    })
+}
+
+/// Both outputs of a program as text.
+fn said(output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{out}{err}")
+}
+
+/// Waits until a condition holds.
+fn wait_for(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "waited {} s for {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn units() -> Vec<PathBuf> {
+    let dir = tree().join("usr/lib/systemd/system");
+    let mut units: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    units.sort();
+    assert!(!units.is_empty());
+    units
+}
+
+/// No unit we ship is exposed more than 2.5 of 10 as systemd counts it.
+#[test]
+fn units_are_hardened() {
+    // A timer runs nothing; what it starts is a service.
+    for unit in units().into_iter().filter(|unit| unit.extension().is_some_and(|kind| kind == "service")) {
+        let arguments = ["security", "--offline=true", "--threshold=25", "--no-pager"].map(OsStr::new);
+        let output = run("systemd-analyze", arguments.into_iter().chain([unit.as_os_str()]));
+        assert!(output.status.success(), "{}:\n{}", unit.display(), said(&output));
+    }
+}
+
+/// systemd finds nothing to complain about, in a tree where the program is installed.
+#[test]
+fn units_are_well_formed() {
+    for unit in units() {
+        let arguments =
+            ["verify".as_ref(), "--man=no".as_ref(), "--recursive-errors=one".as_ref(), unit.as_os_str()];
+        let output = run("systemd-analyze", arguments);
+        let text = said(&output);
+        let complaints: Vec<_> = text
+            .lines()
+            .filter(|line| !line.ends_with("is not executable: No such file or directory"))
+            .collect();
+        assert!(complaints.is_empty(), "{}:\n{text}", unit.display());
+    }
+}
+
+/// The unit does what `otad` documents: exit status 75 means that another one runs.
+#[test]
+fn the_unit_and_the_program_agree() {
+    let unit = fs::read_to_string(tree().join("usr/lib/systemd/system/otad.service")).unwrap();
+    let help = said(&run(env!("CARGO_BIN_EXE_otad"), ["--help"]));
+    assert!(help.contains("2 usage, 75 another otad is running"), "{help}");
+    for line in ["Type=notify", "BusName=org.otad1", "Restart=on-failure", "RestartPreventExitStatus=2 75"] {
+        assert!(unit.lines().any(|found| found == line), "otad.service lacks {line}");
+    }
+}
+
+/// H7, P8: the deadline that needs no otad knows a trial from a confirmed system and from one that only has an armed slot.
+#[test]
+fn the_deadline_without_otad_strikes_only_on_trial() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let bootenv = Path::new(env!("CARGO_BIN_EXE_otad")).with_file_name("bootenv");
+    assert!(bootenv.is_file(), "no {}; run cargo build first", bootenv.display());
+    let search = format!("{}:/usr/bin:/bin", bootenv.parent().unwrap().display());
+    fs::write(path("config"), format!("{0} 0x0 0x1000\n{0} 0x1000 0x1000\n", path("env"))).unwrap();
+    fs::write(path("env"), [0u8; 0x2000]).unwrap();
+    let on_trial = |variables: &str, cmdline: &str| {
+        fs::write(path("variables"), variables).unwrap();
+        fs::write(path("cmdline"), cmdline).unwrap();
+        let init = run(bootenv.to_str().unwrap(), ["-c", &path("config"), "init", &path("variables")]);
+        assert!(init.status.success(), "{}", said(&init));
+        let script = tree().join("usr/lib/otad/on-trial");
+        let mut command = Command::new(script);
+        command.args([path("cmdline"), path("config")]).env("PATH", &search).status().unwrap().code()
+    };
+    let trial = "otad_slot=b\notad_trial=b\nupgrade_available=1\n";
+    assert_eq!(on_trial(trial, "quiet otad.slot=b panic=1\n"), Some(0));
+    assert_eq!(on_trial(trial, "otad.slot=b"), Some(0), "the last line may lack its end");
+    assert_eq!(on_trial(trial, "otad.slot=a\n"), Some(1), "armed, not booted yet");
+    assert_eq!(on_trial(trial, "otad.slot=bb\n"), Some(1));
+    assert_eq!(on_trial("otad_slot=b\notad_b_ok=1\n", "otad.slot=b\n"), Some(1), "confirmed");
+    fs::write(path("env"), [0u8; 0x2000]).unwrap();
+    let script = tree().join("usr/lib/otad/on-trial");
+    let lost =
+        Command::new(script).args([path("cmdline"), path("config")]).env("PATH", &search).status().unwrap();
+    assert_eq!(lost.code(), Some(1), "a lost environment is no reason to reboot");
+}
+
+/// The example of the configuration is one: every line that is a comment for its default may be uncommented.
+#[test]
+fn the_example_configuration_is_accepted() {
+    let text = fs::read_to_string(tree().join("etc/otad/otad.toml")).unwrap();
+    let path = Path::new("otad.toml");
+    let terse = otad::config::parse(&text, path, &|_| true).unwrap();
+    let is_key = |line: &str| {
+        let key = line.split_once(" = ").map_or("", |(key, _)| key);
+        line.starts_with('[')
+            || !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'-' || b == b'.')
+    };
+    let full = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(rest) if is_key(rest) && !rest.starts_with("model-dir") => rest,
+        _ => line,
+    });
+    let full = full.collect::<Vec<_>>().join("\n");
+    let mut full =
+        otad::config::parse(&full, path, &|_| true).unwrap_or_else(|failure| panic!("{failure}\n{full}"));
+    let server = full.server.take().unwrap();
+    assert_eq!(server.interval, Duration::from_secs(60));
+    assert_eq!(full.health.checks.take().as_deref(), Some(Path::new("/usr/lib/otad/health.d")));
+    assert_eq!(full, terse, "a default in the example is not the default of otad");
+}
+
+/// A process that ends with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A system bus of our own: the rules of Debian's `system.conf` in short, and the policy that we ship.
+struct PrivateBus {
+    _process: Running,
+    address: String,
+    log: PathBuf,
+}
+
+impl PrivateBus {
+    fn start(dir: &Path) -> PrivateBus {
+        let address = format!("unix:path={}", dir.join("bus").display());
+        let policy = tree().join("usr/share/dbus-1/system.d/org.otad1.conf");
+        let config = dir.join("bus.conf");
+        let text = format!(
+            r#"<busconfig>
+              <listen>{address}</listen><auth>EXTERNAL</auth>
+              <policy context="default">
+                <allow user="*"/><deny own="*"/><deny send_type="method_call"/>
+                <allow send_type="signal"/><allow send_requested_reply="true" send_type="method_return"/>
+                <allow send_requested_reply="true" send_type="error"/>
+                <allow receive_type="method_call"/><allow receive_type="method_return"/>
+                <allow receive_type="error"/><allow receive_type="signal"/>
+                <allow send_destination="org.freedesktop.DBus"/>
+              </policy>
+              <include>{}</include>
+            </busconfig>"#,
+            policy.display()
+        );
+        fs::write(&config, text).unwrap();
+        let log = dir.join("bus.log");
+        let mut command = Command::new("dbus-daemon");
+        command.arg("--nofork").arg(format!("--config-file={}", config.display()));
+        command.stdin(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        let process = Running(command.spawn().expect("dbus-daemon, of Debian's package dbus-daemon"));
+        let bus = PrivateBus { _process: process, address, log };
+        wait_for("the bus", Duration::from_secs(5), || dir.join("bus").exists());
+        bus
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// `busctl` as the user of that number.
+    fn busctl(&self, user: &str, arguments: &[&str]) -> Output {
+        let address = format!("--address={}", self.address);
+        let id = format!("--reuid={user}");
+        let group = format!("--regid={user}");
+        let start = [&id, &group, "--clear-groups", "busctl", &address, "--timeout=10"];
+        run("setpriv", start.iter().chain(arguments))
+    }
+}
+
+const STATE: [&str; 5] = ["get-property", "org.otad1", "/org/otad1", "org.otad1.Manager", "State"];
+const READS: [&[&str]; 4] = [
+    &[
+        "call",
+        "org.otad1",
+        "/org/otad1",
+        "org.freedesktop.DBus.Properties",
+        "GetAll",
+        "s",
+        "org.otad1.Manager",
+    ],
+    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
+    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.Introspectable", "Introspect"],
+    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.Peer", "Ping"],
+];
+const ACTS: [&[&str]; 8] = [
+    &["Install", "sa{sv}", "http://127.0.0.1:9/x.otab", "0"],
+    &["Check"],
+    &["Commit"],
+    &["Rollback"],
+    &["Cancel"],
+    &["Mark", "ss", "a", "good"],
+    &["Reboot"],
+    &["History"],
+];
+
+/// D4: everybody may look, nobody but root (and the group otad) may act, and the bus itself says so.
+#[test]
+fn d4_the_bus_policy_keeps_strangers_out() {
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    // Everybody must reach the socket; nothing secret is in the directory.
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let bus = PrivateBus::start(dir.path());
+    let device = Device::of_files(dir.path());
+    let mut otad = Command::new(env!("CARGO_BIN_EXE_otad"));
+    otad.arg("--config")
+        .arg(&device.config)
+        .args(["--bus", &bus.address])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let mut otad = Running(otad.spawn().unwrap());
+    wait_for("otad on the bus", Duration::from_secs(10), || {
+        assert_eq!(otad.0.try_wait().unwrap(), None, "otad ended");
+        bus.busctl(NOBODY, &STATE).status.success()
+    });
+
+    for user in ["0", NOBODY] {
+        assert_eq!(said(&bus.busctl(user, &STATE)), "s \"idle\"\n", "user {user}");
+        for read in READS {
+            let output = bus.busctl(user, read);
+            assert!(output.status.success(), "user {user}, {read:?}: {}", said(&output));
+        }
+    }
+    for act in ACTS {
+        let arguments = [&["call", "org.otad1", "/org/otad1", "org.otad1.Manager"], act].concat();
+        let denied = said(&bus.busctl(NOBODY, &arguments));
+        assert!(denied.contains("Access denied"), "{act:?}: {denied}");
+        let rejected = format!("member=\"{}\"", act[0]);
+        let by_the_bus = |line: &str| line.contains("Rejected send message") && line.contains(&rejected);
+        assert!(bus.log().lines().any(by_the_bus), "{act:?} was not stopped by the bus: {}", bus.log());
+        // What is asked for does not exist here; that otad itself answers is what counts. Install and Reboot would act.
+        if !matches!(act[0], "Install" | "Reboot") {
+            let answer = said(&bus.busctl("0", &arguments));
+            assert!(!answer.contains("Access denied"), "{act:?}: {answer}");
+        }
+    }
+    let name = ["call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"];
+    let own = bus.busctl(NOBODY, &[&name[..], &["RequestName", "su", "org.otad1", "0"]].concat());
+    assert!(said(&own).contains("Access denied"), "{}", said(&own));
+}

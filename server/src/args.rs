@@ -1,0 +1,125 @@
+//! The command line: one definition feeds the parser and the help.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use log::LevelFilter;
+
+use crate::Limits;
+
+/// What `--help` ends with.
+const AFTER_HELP: &str = "\
+Examples:
+  Try it out (uploads are taken from this machine only):
+    otaserver --data /srv/ota --listen 127.0.0.1:8080 --root root.toml
+    curl --fail-with-body -T release.otab -X POST http://127.0.0.1:8080/api/v1/artifacts
+
+  Serve a fleet, operators anywhere (put a TLS proxy in front, so that the token stays secret):
+    (umask 077; openssl rand -base64 32 > /etc/otaserver/token)
+    otaserver --data /var/lib/otaserver --listen [::]:8080 --upload-token-file /etc/otaserver/token
+    curl --fail-with-body -T release.otab -X POST -H @header.txt https://updates.example.com/api/v1/artifacts
+  where header.txt holds the line `Authorization: Bearer TOKEN`: arguments show in the process list
+
+  See what the fleet says:
+    curl http://127.0.0.1:8080/api/v1/devices
+    curl 'http://127.0.0.1:8080/api/v1/reports?device=gw-0001'
+
+The first line on standard output is `listening on http://ADDRESS:PORT`, with the real port when PORT is 0.
+Devices poll GET /device/v1/update; set `[server] url` in their otad.toml.";
+
+/// Stores signed bundles, tells devices which one to take, and keeps their reports.
+///
+/// The server holds no key: a bundle is taken only if every byte of it is vouched for by the trust root, and devices
+/// check it again.
+#[derive(Debug, Parser)]
+#[command(name = "otaserver", version, after_help = AFTER_HELP)]
+pub struct Args {
+    /// Directory for artifacts and the database; made if missing. One server at a time
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Address and port to listen on.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "Address and port to listen on, for example 127.0.0.1:8080 or [::]:8080; port 0 takes a free one"
+    )]
+    pub listen: String,
+
+    /// Trust root that uploads are checked against; root.toml in DIR if not given
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
+
+    /// File with the token of operators; without it, only this machine may upload, list and withdraw
+    #[arg(long, value_name = "FILE")]
+    pub upload_token_file: Option<PathBuf>,
+
+    /// Largest artifact that is accepted, in bytes or with K, M, G for powers of 1024
+    #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = parse_size)]
+    pub max_artifact_bytes: u64,
+
+    /// Room that uploads leave free on the disk of DIR
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub keep_free_bytes: u64,
+
+    /// How much to log on standard error: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+impl Args {
+    /// The limits that the command line leads to.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            max_artifact_bytes: self.max_artifact_bytes,
+            keep_free_bytes: self.keep_free_bytes,
+            ..Limits::default()
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text.strip_prefix(digits).unwrap_or_default() {
+        "" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return Err("a size is a number of bytes, or a number with K, M, G or T".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a size begins with a whole number".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "that is more than any file can hold".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("64M", Some(64 << 20)),
+            ("8G", Some(8 << 30)),
+            ("8GiB", Some(8 << 30)),
+            ("1K", Some(1024)),
+            ("", None),
+            ("G", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("8g", None),
+            ("8GB", None),
+            ("99999999999999T", None),
+        ] {
+            assert_eq!(parse_size(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,268 @@
+//! Who is an operator: whoever holds the token, or, on a server without one, whoever sits on the same machine.
+
+use std::fs;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{ApiError, App, Peer};
+
+/// Longest token, in bytes.
+const MAX_TOKEN_BYTES: usize = 1024;
+/// Shorter tokens can be guessed over the network: 16 characters of base64 are 96 bits.
+const MIN_TOKEN_BYTES: usize = 16;
+/// What a proxy on this machine adds. With one in front, "from this machine" says nothing about who asks.
+const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// The rule by which an operator is recognised.
+pub enum Access {
+    /// Requests from this machine's own addresses that no proxy or browser page sent.
+    LoopbackOnly,
+    /// Requests with this token. Only its hash is kept: equal lengths make the comparison simple.
+    Token([u8; 32]),
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Access::LoopbackOnly => "LoopbackOnly",
+            Access::Token(_) => "Token(…)",
+        })
+    }
+}
+
+/// A token file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// It cannot be read.
+    #[error("cannot read the token file {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its content is no token.
+    #[error("{path} holds no usable token: {problem}; `openssl rand -base64 32` makes a good one")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Access {
+    /// Reads a token file: one line of visible ASCII, 16 to 1024 bytes.
+    pub fn from_token_file(path: &Path) -> Result<Access, TokenError> {
+        let unreadable = |source| TokenError::Read { path: path.to_path_buf(), source };
+        let mut file = fs::File::open(path).map_err(unreadable)?;
+        let mut text = String::new();
+        // One byte more than allowed plus line end, so that a longer file shows itself.
+        let most = u64::try_from(MAX_TOKEN_BYTES).unwrap_or(u64::MAX) + 3;
+        file.by_ref().take(most).read_to_string(&mut text).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            log::warn!("{} can be read by others (mode {:04o}): chmod 600 it", path.display(), mode & 0o7777);
+        }
+        let token = text.trim_end_matches(['\r', '\n']);
+        let problem = if !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len()) {
+            Some(format!("{} bytes, allowed are {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES}", token.len()))
+        } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Some("a space or a character that is not ASCII".into())
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => Err(TokenError::Content { path: path.to_path_buf(), problem }),
+            None => Ok(Access::Token(Sha256::digest(token).into())),
+        }
+    }
+
+    fn check(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
+        match self {
+            Access::Token(expected) => {
+                let given: [u8; 32] = Sha256::digest(bearer(headers).unwrap_or_default()).into();
+                if bool::from(given.ct_eq(expected)) {
+                    return Ok(());
+                }
+                let message =
+                    "this needs `Authorization: Bearer` with the token of the server's --upload-token-file";
+                Err(ApiError::new(StatusCode::UNAUTHORIZED, "NOT_AUTHORIZED", message))
+            }
+            Access::LoopbackOnly => {
+                let proxied = PROXY_HEADERS.iter().any(|name| headers.contains_key(*name));
+                let browser = headers.contains_key(header::ORIGIN);
+                if peer.is_some_and(is_loopback) && !proxied && !browser && names_this_machine(headers) {
+                    return Ok(());
+                }
+                let message = "without --upload-token-file this works only from the server's own machine, directly; \
+                               start otaserver with a token file and send `Authorization: Bearer`";
+                Err(ApiError::new(StatusCode::FORBIDDEN, "NOT_AUTHORIZED", message))
+            }
+        }
+    }
+}
+
+/// A web page can point a name of its own at 127.0.0.1 (DNS rebinding), and then its reads carry no `Origin`; but they
+/// carry that name.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name == "localhost" || name.parse::<IpAddr>().is_ok()
+}
+
+/// Lets operators through to the routes under `/api/`.
+pub(super) async fn require_operator(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
+    match app.access.check(peer, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            log::info!(
+                "{} {} refused: not an operator",
+                request.method(),
+                peer.map_or("?".into(), |ip| ip.to_string())
+            );
+            super::upload::answer_and_linger(request, &app.limits, error.into_response())
+        }
+    }
+}
+
+/// `::ffff:127.0.0.1` is how a socket for both families sees 127.0.0.1.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// The token of the one `Authorization` header. Two of them are none: proxies and servers disagree about which counts.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "correct-horse-battery";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    /// W3: what is not exactly the token is not the token.
+    #[test]
+    fn only_names_that_cannot_be_rebound_are_this_machine() {
+        let says = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            names_this_machine(&headers)
+        };
+        for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "192.0.2.7"] {
+            assert!(says(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:80",
+            "[evil]",
+        ] {
+            assert!(!says(host), "{host}");
+        }
+        assert!(names_this_machine(&HeaderMap::new()), "programs without a Host are no browsers");
+    }
+
+    #[test]
+    fn w3_only_the_token_opens() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        fs::write(&path, format!("{TOKEN}\n")).unwrap();
+        let access = Access::from_token_file(&path).unwrap();
+        assert!(!format!("{access:?}").contains("horse"));
+        let good = format!("Bearer {TOKEN}");
+        let check = |given: &HeaderMap| access.check(Some([127, 0, 0, 1].into()), given).is_ok();
+        assert!(check(&headers(&[("authorization", &good)])));
+        assert!(check(&headers(&[("authorization", &good.replace("Bearer", "bearer"))])));
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer  ",
+            TOKEN,
+            "Bearer correct-horse-batter",
+            "Bearer correct-horse-batteryy",
+            "Bearer Correct-horse-battery",
+            "Basic correct-horse-battery",
+            "Bearer  correct-horse-battery",
+            "Token x",
+        ] {
+            assert!(!check(&headers(&[("authorization", bad)])), "{bad:?}");
+        }
+        assert!(!check(&HeaderMap::new()));
+        assert!(!check(&headers(&[("authorization", &good), ("authorization", &good)])));
+    }
+
+    #[test]
+    fn token_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let long = "a".repeat(MAX_TOKEN_BYTES + 1);
+        for bad in [
+            "",
+            "\n",
+            "short",
+            "has a space in the middle",
+            "zwölf-und-mehr-zeichen",
+            "two-lines-of-it\nmore",
+            &long,
+        ] {
+            fs::write(&path, bad).unwrap();
+            assert!(matches!(Access::from_token_file(&path), Err(TokenError::Content { .. })), "{bad:?}");
+        }
+        fs::write(&path, "a".repeat(MAX_TOKEN_BYTES) + "\r\n").unwrap();
+        assert!(Access::from_token_file(&path).is_ok());
+        assert!(Access::from_token_file(&directory.path().join("missing")).is_err());
+    }
+
+    /// W3: without a token, only this machine, and not through a proxy or a web page.
+    #[test]
+    fn w3_without_a_token_only_this_machine() {
+        let none: &[(&str, &str)] = &[];
+        for (peer, given, expected) in [
+            ("127.0.0.1", none, true),
+            ("127.9.9.9", none, true),
+            ("::1", none, true),
+            ("::ffff:127.0.0.1", none, true),
+            ("10.0.0.1", none, false),
+            ("::ffff:10.0.0.1", none, false),
+            ("fe80::1", none, false),
+            ("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")], false),
+            ("127.0.0.1", &[("forwarded", "for=127.0.0.1")], false),
+            ("127.0.0.1", &[("via", "1.1 proxy")], false),
+            ("127.0.0.1", &[("origin", "http://127.0.0.1:8080")], false),
+        ] {
+            let allowed = Access::LoopbackOnly.check(Some(peer.parse().unwrap()), &headers(given)).is_ok();
+            assert_eq!(allowed, expected, "{peer} {given:?}");
+        }
+        assert!(Access::LoopbackOnly.check(None, &HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! The HTTP surface: which routes exist, who may use them, and what every answer carries.
+//!
+//! Routes are thin: they check what came in, call the catalog or the store, and shape the answer. Everything under
+//! `/api/` is for operators and passes one gate; a route that is added there cannot forget it.
+
+mod access;
+mod devices;
+mod download;
+mod error;
+mod input;
+mod operators;
+pub mod range;
+mod upload;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use tokio::sync::Semaphore;
+
+pub use access::{Access, TokenError};
+pub use error::ApiError;
+
+use crate::Limits;
+use crate::catalog::Catalog;
+use crate::store::Store;
+
+/// The other end of the connection. The listener puts it into every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// What the routes work with.
+#[derive(Debug)]
+pub struct App {
+    /// Artifacts: files and rows together.
+    pub catalog: Catalog,
+    /// Devices, reports, and reading artifacts.
+    pub store: Store,
+    /// Who is an operator.
+    pub access: Access,
+    /// What a client may cost.
+    pub limits: Limits,
+    uploads: Arc<Semaphore>,
+}
+
+impl App {
+    /// Brings the parts together.
+    pub fn new(catalog: Catalog, store: Store, access: Access, limits: Limits) -> App {
+        let uploads = Arc::new(Semaphore::new(limits.max_uploads));
+        App { catalog, store, access, limits, uploads }
+    }
+}
+
+/// Builds every route of the server.
+pub fn router(app: Arc<App>) -> Router {
+    let operators = Router::new()
+        .route("/artifacts", post(upload::upload).get(operators::artifacts))
+        .route("/artifacts/{sha256}", delete(operators::withdraw))
+        .route("/devices", get(operators::devices))
+        .route("/reports", get(operators::reports))
+        // Also behind the gate: a stranger learns nothing about which operator routes exist.
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), access::require_operator));
+    Router::new()
+        .nest("/api/v1", operators)
+        .route("/artifacts/{file}", get(download::download))
+        .route("/device/v1/update", get(devices::update))
+        .route("/device/v1/reports", post(devices::report))
+        .route("/healthz", get(health))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::map_response(harden))
+        .with_state(app)
+}
+
+async fn not_found() -> ApiError {
+    ApiError::not_found("there is nothing at this path")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::method_not_allowed()
+}
+
+/// Whether the server can do its work: the database takes writes, the data directory answers.
+async fn health(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
+    app.store.check().await?;
+    let blobs = app.catalog.blobs().clone();
+    tokio::task::spawn_blocking(move || blobs.free_bytes())
+        .await
+        .map_err(|error| ApiError::internal(&error))?
+        .map_err(ApiError::unhealthy)?;
+    Ok(axum::Json(serde_json::json!({ "status": "ok" })).into_response())
+}
+
+/// Headers of every answer: no browser may guess a type or run anything, no cache may keep what did not say so.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    );
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
+    response
+}

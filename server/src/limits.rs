@@ -1,0 +1,61 @@
+//! Every bound of the server in one place, each with its unit and its reason.
+
+use std::time::Duration;
+
+/// What a client may cost. The defaults suit one machine that serves a fleet; tests make them small.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest artifact that is accepted, in bytes.
+    pub max_artifact_bytes: u64,
+    /// Room that uploads leave free on the file system of the data directory, in bytes, so that the database and its
+    /// journal never find the disk full because of an upload.
+    pub keep_free_bytes: u64,
+    /// The database stops growing here, in bytes: devices need no token to report, so their reports need a bound.
+    pub max_database_bytes: u64,
+    /// Uploads at the same time. Each may hold a whole artifact of disk and a core while it is verified.
+    pub max_uploads: usize,
+    /// Longest silence inside an upload.
+    pub upload_idle: Duration,
+    /// Slowest acceptable upload, in bytes per second since its start, once `upload_grace` has passed.
+    pub upload_min_bytes_per_second: u64,
+    /// How long an upload may be slower than that.
+    pub upload_grace: Duration,
+    /// Largest body of a report, in bytes.
+    pub max_report_bytes: usize,
+    /// Longest time from the headers to the end of a report's body.
+    pub report_body: Duration,
+    /// Longest time for the headers of a request, and the longest pause between two requests of a connection.
+    pub header_read: Duration,
+    /// Largest request head, in bytes.
+    pub max_header_bytes: usize,
+    /// Longest time that a client may take no bytes of a response.
+    pub write_stall: Duration,
+    /// Connections at the same time; more wait in the kernel's queue. Well below the usual 1024 file descriptors.
+    pub max_connections: usize,
+    /// How long a refused body is still read, so that the client gets to see the answer.
+    pub linger: Duration,
+    /// How long open requests may go on after SIGTERM.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_artifact_bytes: 8 << 30,
+            keep_free_bytes: 64 << 20,
+            max_database_bytes: 4 << 30,
+            max_uploads: 4,
+            upload_idle: Duration::from_secs(30),
+            upload_min_bytes_per_second: 1024,
+            upload_grace: Duration::from_secs(60),
+            max_report_bytes: 64 << 10,
+            report_body: Duration::from_secs(15),
+            header_read: Duration::from_secs(30),
+            max_header_bytes: 16 << 10,
+            write_stall: Duration::from_secs(60),
+            max_connections: 400,
+            linger: Duration::from_secs(10),
+            shutdown_grace: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Choosing what a device is offered: a pure rule over what the store holds for its model.
+//!
+//! The first form knows one rule. Rollouts, pins and groups will be further inputs of [`choose`]; nothing else decides.
+
+use crate::store::Artifact;
+
+/// Picks the release for a device that runs `running_sequence`: the highest sequence above it.
+///
+/// Two artifacts of one sequence should not exist, but an operator can upload them; the one that was uploaded last wins,
+/// so that a repaired bundle replaces the broken one. `None` means that the device is up to date.
+pub fn choose(candidates: Vec<Artifact>, running_sequence: u64) -> Option<Artifact> {
+    candidates
+        .into_iter()
+        .filter(|artifact| artifact.withdrawn_at.is_none() && artifact.sequence > running_sequence)
+        .max_by_key(|artifact| (artifact.sequence, artifact.uploaded_at, artifact.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(id: i64, sequence: u64, uploaded_at: i64, withdrawn_at: Option<i64>) -> Artifact {
+        Artifact {
+            id,
+            sha256: format!("{id:064x}"),
+            release: String::new(),
+            version: "1.0.0".into(),
+            sequence,
+            compatible: vec!["m".into()],
+            size: 1,
+            description: String::new(),
+            uploaded_at,
+            withdrawn_at,
+        }
+    }
+
+    #[test]
+    fn table() {
+        let a = || artifact(1, 5, 100, None);
+        let newer = || artifact(2, 6, 50, None);
+        let withdrawn = || artifact(3, 9, 200, Some(201));
+        let twin = || artifact(4, 5, 300, None);
+        for (name, candidates, running, expected) in [
+            ("nothing uploaded", vec![], 0, None),
+            ("unknown version is sequence 0", vec![a()], 0, Some(1)),
+            ("same sequence is up to date", vec![a()], 5, None),
+            ("never down", vec![a()], 6, None),
+            ("highest wins whatever the order", vec![newer(), a()], 4, Some(2)),
+            ("highest wins whatever the upload time", vec![a(), newer()], 4, Some(2)),
+            ("withdrawn is not offered", vec![withdrawn(), a()], 4, Some(1)),
+            ("only withdrawn", vec![withdrawn()], 4, None),
+            ("twins: the later upload", vec![twin(), a()], 4, Some(4)),
+            ("a device beyond everything", vec![a(), newer()], u64::MAX, None),
+        ] {
+            assert_eq!(choose(candidates, running).map(|chosen| chosen.id), expected, "{name}");
+        }
+    }
+}

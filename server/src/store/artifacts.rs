@@ -1,0 +1,218 @@
+//! Artifacts: which bundle files exist, for which models, and which of them are withdrawn.
+
+use serde::Serialize;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, StoreError, from_db, to_db};
+use crate::clock::unix_seconds;
+
+/// Candidates that are read for one update check. More than one, because the choice may come to look at more than
+/// the sequence.
+const MAX_CANDIDATES: i64 = 16;
+
+/// The columns of an [`Artifact`]. Models come as a JSON list, in the order of the manifest.
+macro_rules! select_artifact {
+    ($rest:literal) => {
+        concat!(
+            "SELECT a.id, a.sha256, a.release, a.version, a.sequence, a.size, a.description, a.uploaded_at, ",
+            "a.withdrawn_at, (SELECT json_group_array(m.compatible) FROM (SELECT compatible FROM ",
+            "artifact_compatible WHERE artifact_id = a.id ORDER BY position) m) AS compatible FROM artifacts a ",
+            $rest
+        )
+    };
+}
+
+/// One uploaded bundle file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Artifact {
+    /// Order of the first upload.
+    #[serde(skip)]
+    pub id: i64,
+    /// SHA-256 of the whole file, 64 lower-case hex digits: its name everywhere.
+    pub sha256: String,
+    /// SHA-256 of the signed manifest: the identity of the release. Two files can hold one release.
+    pub release: String,
+    /// Version of the release.
+    pub version: String,
+    /// Release counter.
+    pub sequence: u64,
+    /// Models it is for.
+    pub compatible: Vec<String>,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What the manifest says about the release.
+    pub description: String,
+    /// When it was (last) uploaded, Unix seconds.
+    pub uploaded_at: i64,
+    /// When it was withdrawn, Unix seconds. Its file is gone then.
+    pub withdrawn_at: Option<i64>,
+}
+
+/// What an upload adds, as read from the verified bundle.
+#[derive(Debug, Clone)]
+pub struct NewArtifact {
+    /// SHA-256 of the whole file.
+    pub sha256: String,
+    /// SHA-256 of the signed manifest.
+    pub release: String,
+    /// Version of the release.
+    pub version: String,
+    /// Release counter.
+    pub sequence: u64,
+    /// Models it is for.
+    pub compatible: Vec<String>,
+    /// Bytes of the file.
+    pub size: u64,
+    /// What the manifest says about the release.
+    pub description: String,
+}
+
+/// What [`Store::publish`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publication {
+    /// The artifact was not on offer before.
+    New,
+    /// It was already.
+    Repeated,
+}
+
+impl Store {
+    /// Records an artifact whose file is in place, or puts a withdrawn one back on offer.
+    pub async fn publish(&self, new: &NewArtifact) -> Result<(Artifact, Publication), StoreError> {
+        let mut transaction = self.write().await?;
+        let earlier = sqlx::query("SELECT id, withdrawn_at FROM artifacts WHERE sha256 = ?")
+            .bind(&new.sha256)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let publication = match earlier {
+            Some(row) if row.try_get::<Option<i64>, _>("withdrawn_at")?.is_none() => Publication::Repeated,
+            Some(row) => {
+                sqlx::query("UPDATE artifacts SET withdrawn_at = NULL, uploaded_at = ? WHERE id = ?")
+                    .bind(unix_seconds())
+                    .bind(row.try_get::<i64, _>("id")?)
+                    .execute(&mut *transaction)
+                    .await?;
+                Publication::New
+            }
+            None => {
+                insert(&mut transaction, new).await?;
+                Publication::New
+            }
+        };
+        let row = sqlx::query(select_artifact!("WHERE a.sha256 = ?"))
+            .bind(&new.sha256)
+            .fetch_one(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok((read(&row)?, publication))
+    }
+
+    /// The artifact with this SHA-256, withdrawn or not.
+    pub async fn artifact(&self, sha256: &str) -> Result<Option<Artifact>, StoreError> {
+        let row = sqlx::query(select_artifact!("WHERE a.sha256 = ?"))
+            .bind(sha256)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Takes an artifact off offer. `false` when there is none on offer with this SHA-256.
+    pub async fn withdraw(&self, sha256: &str) -> Result<bool, StoreError> {
+        let done =
+            sqlx::query("UPDATE artifacts SET withdrawn_at = ? WHERE sha256 = ? AND withdrawn_at IS NULL")
+                .bind(unix_seconds())
+                .bind(sha256)
+                .execute(&self.pool)
+                .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// A page of artifacts, newest first, older than `before` (an artifact's SHA-256), at most `limit`.
+    pub async fn artifacts(&self, before: Option<&str>, limit: u32) -> Result<Vec<Artifact>, StoreError> {
+        let rows = sqlx::query(select_artifact!(
+            "WHERE ?1 IS NULL OR a.id < (SELECT id FROM artifacts WHERE sha256 = ?1) ORDER BY a.id DESC LIMIT ?2"
+        ))
+        .bind(before)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// What is on offer for a model above a sequence, best first.
+    pub async fn candidates(&self, compatible: &str, above: u64) -> Result<Vec<Artifact>, StoreError> {
+        // No stored sequence is above the largest signed integer, so neither is any update for such a device.
+        let Ok(above) = i64::try_from(above) else { return Ok(Vec::new()) };
+        let rows = sqlx::query(select_artifact!(
+            "JOIN artifact_compatible c ON c.artifact_id = a.id
+             WHERE c.compatible = ? AND a.sequence > ? AND a.withdrawn_at IS NULL
+             ORDER BY a.sequence DESC, a.uploaded_at DESC, a.id DESC LIMIT ?"
+        ))
+        .bind(compatible)
+        .bind(above)
+        .bind(MAX_CANDIDATES)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// SHA-256, size and whether it is on offer, of every artifact: what the start compares with the files.
+    pub async fn inventory(&self) -> Result<Vec<(String, u64, bool)>, StoreError> {
+        let rows =
+            sqlx::query("SELECT sha256, size, withdrawn_at FROM artifacts").fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                let offered = row.try_get::<Option<i64>, _>("withdrawn_at")?.is_none();
+                Ok((row.try_get("sha256")?, from_db("size", row.try_get("size")?)?, offered))
+            })
+            .collect()
+    }
+}
+
+async fn insert(
+    transaction: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    new: &NewArtifact,
+) -> Result<(), StoreError> {
+    let id = sqlx::query(
+        "INSERT INTO artifacts (sha256, release, version, sequence, size, description, uploaded_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&new.sha256)
+    .bind(&new.release)
+    .bind(&new.version)
+    .bind(to_db("sequence", new.sequence)?)
+    .bind(to_db("size", new.size)?)
+    .bind(&new.description)
+    .bind(unix_seconds())
+    .execute(&mut **transaction)
+    .await?
+    .last_insert_rowid();
+    for (position, compatible) in (0_i64..).zip(&new.compatible) {
+        sqlx::query("INSERT INTO artifact_compatible (compatible, artifact_id, position) VALUES (?, ?, ?)")
+            .bind(compatible)
+            .bind(id)
+            .bind(position)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+fn read(row: &SqliteRow) -> Result<Artifact, StoreError> {
+    let models: String = row.try_get("compatible")?;
+    let compatible = serde_json::from_str(&models)
+        .map_err(|_| StoreError::Row { what: "list of models", value: models })?;
+    Ok(Artifact {
+        id: row.try_get("id")?,
+        sha256: row.try_get("sha256")?,
+        release: row.try_get("release")?,
+        version: row.try_get("version")?,
+        sequence: from_db("sequence", row.try_get("sequence")?)?,
+        compatible,
+        size: from_db("size", row.try_get("size")?)?,
+        description: row.try_get("description")?,
+        uploaded_at: row.try_get("uploaded_at")?,
+        withdrawn_at: row.try_get("withdrawn_at")?,
+    })
+}

@@ -1,0 +1,186 @@
+//! A server inside the test process, on a free port with a directory of its own, and real bundles to give it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use otad_bundle::{Recipe, Root, Signer, SigningKey, Source, Update};
+use otaserver::blobs::Blobs;
+use otaserver::catalog::Catalog;
+use otaserver::http::{Access, App, router};
+use otaserver::store::Store;
+use otaserver::{Limits, serve};
+use sha2::Digest;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use crate::http::{Answer, send};
+
+/// Seed of the key that the server trusts.
+const TRUSTED: u8 = 1;
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32]).expect("a key")
+}
+
+/// The trust root that goes with [`Spec::bundle`].
+pub(crate) fn root() -> String {
+    Root::with_release_keys(&[key(TRUSTED).public_key()]).to_toml()
+}
+
+/// What a bundle of a test is like.
+#[derive(Clone)]
+pub(crate) struct Spec<'a> {
+    pub(crate) version: &'a str,
+    pub(crate) sequence: u64,
+    pub(crate) compatible: &'a [&'a str],
+    /// Length of the image, whose bytes do not compress.
+    pub(crate) random_bytes: usize,
+    pub(crate) signed_by: u8,
+}
+
+impl Default for Spec<'_> {
+    fn default() -> Self {
+        Spec {
+            version: "2.0.0",
+            sequence: 2,
+            compatible: &["acme"],
+            random_bytes: 100_000,
+            signed_by: TRUSTED,
+        }
+    }
+}
+
+impl Spec<'_> {
+    /// Builds the bundle with the library that `otactl` uses.
+    pub(crate) fn bundle(&self) -> Vec<u8> {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("rootfs.img");
+        std::fs::write(&image, noise(self.random_bytes, self.sequence)).unwrap();
+        let update = Update {
+            version: self.version.parse().unwrap(),
+            sequence: self.sequence,
+            compatible: self.compatible.iter().map(|&name| name.to_owned()).collect(),
+            description: "a test".into(),
+            critical: Vec::new(),
+        };
+        let recipe = Recipe::new(update, vec![Source { role: "rootfs".into(), path: image }]);
+        let output = directory.path().join("out.otab");
+        otad_bundle::build(&recipe, &[&key(self.signed_by)], &output, &mut |_| {}).expect("a bundle");
+        std::fs::read(output).unwrap()
+    }
+}
+
+/// Bytes that do not compress, the same for the same seed (xorshift64*, Vigna 2016).
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a test may change.
+pub(crate) struct Options {
+    pub(crate) limits: Limits,
+    pub(crate) token: Option<String>,
+    pub(crate) root: Option<String>,
+}
+
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    data: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Server {
+        Server::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut Options)) -> Server {
+        let mut options = Options {
+            limits: Limits { keep_free_bytes: 0, ..Limits::default() },
+            token: None,
+            root: Some(root()),
+        };
+        change(&mut options);
+        let data = tempfile::tempdir().unwrap();
+        let (ready, address) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let directory = data.path().to_path_buf();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let limits = options.limits.clone();
+                let (app, store) = app(&directory, options).await;
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                ready.send(listener.local_addr().unwrap()).unwrap();
+                serve::serve(listener, router(app), &limits, async { drop(stopped.await) }).await;
+                store.close().await;
+            });
+        });
+        let address = address.recv().expect("the server starts");
+        Server { address, data, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub(crate) fn upload(&self, bundle: &[u8]) -> Answer {
+        send(self.address, "POST", "/api/v1/artifacts", &[], bundle)
+    }
+
+    /// Names of the files in a directory of the server.
+    pub(crate) fn files(&self, directory: &str) -> Vec<String> {
+        files(&self.data().join(directory))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the server panicked");
+        }
+    }
+}
+
+pub(crate) fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+async fn app(data: &Path, options: Options) -> (Arc<App>, Store) {
+    let root = data.join("root.toml");
+    if let Some(text) = &options.root {
+        std::fs::write(&root, text).unwrap();
+    }
+    let access = match &options.token {
+        Some(token) => {
+            let path = data.join("token");
+            std::fs::write(&path, token).unwrap();
+            Access::from_token_file(&path).unwrap()
+        }
+        None => Access::LoopbackOnly,
+    };
+    let store = Store::open(&data.join("otaserver.db"), options.limits.max_database_bytes).await.unwrap();
+    let catalog = Catalog::open(store.clone(), Blobs::open(data).unwrap(), root).await.unwrap();
+    (Arc::new(App::new(catalog, store.clone(), access, options.limits)), store)
+}
