@@ -17,6 +17,10 @@ test: ## run every test that runs on one machine
 	scripts/need test
 	scripts/test
 
+.PHONY: soak
+soak: ## cut the power three times in a row at random, until it is stopped
+	$(CARGO) test --locked --package otad --test sim random::soak -- --ignored --nocapture
+
 .PHONY: qemu
 qemu: ## the same on an emulated board (not there yet)
 	@echo "make qemu: the emulated ARM64 board is not there yet; test-images/README.md says what is planned" >&2; exit 1

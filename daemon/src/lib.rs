@@ -17,6 +17,8 @@ pub mod poll;
 mod poller;
 pub mod ports;
 pub mod slots;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod threads;
 pub mod trial;
 mod watchdog;

@@ -1,5 +1,6 @@
 //! The network adapter against servers that misbehave. Each test names the row of the fault matrix that it keeps.
 
+mod hostile;
 mod polling;
 mod refusals;
 mod script;

@@ -10,4 +10,5 @@
 
 mod e2e;
 mod http;
+mod process;
 mod system;
