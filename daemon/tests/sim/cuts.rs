@@ -61,7 +61,7 @@ fn matrix() -> Vec<Scenario> {
     list
 }
 
-/// P1 to P10, P12, P13, S1, S2, E2: every operation of every scenario, under every model, followed to the end.
+/// P1, P2, P3, P4, P5, P6, P7, P8, P9, P10, P12, P13, S1, S2, E2: every operation of every scenario, under every model, followed to the end.
 #[test]
 fn single() {
     let (tally, violations) = everywhere(&matrix(), Bounds { first: FIRST, second: None, boots: 0 });
