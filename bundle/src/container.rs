@@ -64,7 +64,7 @@ impl<I: Input> Cursor<I> {
     }
 
     pub(crate) fn bytes_read(&self) -> u64 {
-        self.bytes_read
+        self.input.fetched().unwrap_or(self.bytes_read)
     }
 
     pub(crate) fn random_access(&self) -> bool {
@@ -73,6 +73,10 @@ impl<I: Input> Cursor<I> {
 
     pub(crate) fn length(&self) -> Option<u64> {
         self.input.length()
+    }
+
+    pub(crate) fn expect(&mut self, extents: Vec<std::ops::Range<u64>>) {
+        self.input.expect(extents);
     }
 
     /// Moves to `offset`; back only where the input can.

@@ -143,13 +143,16 @@ fn length_field(plain: &[u8]) -> [u8; 4] {
     u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-enum FrameProblem {
+/// Why a frame is not decoded.
+pub(crate) enum FrameProblem {
+    /// It says that it has more than the limit.
     TooLarge,
+    /// It breaks another rule.
     Refused(String),
 }
 
 /// Allows exactly one frame, with its content size, without dictionary, with a small window, and nothing behind it.
-fn check_frame(stored: &[u8], limit: u32) -> Result<(), FrameProblem> {
+pub(crate) fn check_frame(stored: &[u8], limit: u32) -> Result<(), FrameProblem> {
     let refused = |problem: &str| FrameProblem::Refused(problem.to_owned());
     let (magic, rest) = stored.split_first_chunk::<4>().ok_or_else(|| refused("too short"))?;
     if *magic != ZSTD_MAGIC {

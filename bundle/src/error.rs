@@ -228,6 +228,9 @@ pub enum Error {
     /// A key cannot be used.
     #[error("key: {0}")]
     Key(String),
+    /// A delta cannot be read.
+    #[error(transparent)]
+    Delta(#[from] crate::delta::DeltaError),
     /// The order to build a bundle contradicts itself.
     #[error("{0}")]
     Order(String),
@@ -260,6 +263,7 @@ impl Error {
             Error::Chunk { source, .. } => source.code(),
             Error::Trust { .. } => "TRUST_INVALID",
             Error::Key(_) => "KEY_INVALID",
+            Error::Delta(error) => error.code(),
             Error::Order(_) => "INVALID_OPTION",
         }
     }
@@ -291,13 +295,13 @@ pub(crate) fn toml_problem(text: &str, error: &toml::de::Error) -> (String, Stri
 
 #[cfg(test)]
 mod tests {
-    /// Every code that this file spells stands in the project's table.
+    /// Every code that this crate spells stands in the project's table.
     #[test]
     fn codes_are_in_the_table() {
-        let source = include_str!("error.rs");
-        let function =
-            source.split("pub fn code").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
-        let codes: Vec<_> = function.split('"').skip(1).step_by(2).collect();
+        let sources = [include_str!("error.rs"), include_str!("delta/error.rs")];
+        let functions = sources.map(|source| source.split("pub fn code").nth(1).unwrap());
+        let bodies = functions.map(|function| function.split("\n    }\n").next().unwrap());
+        let codes: Vec<_> = bodies.iter().flat_map(|body| body.split('"').skip(1).step_by(2)).collect();
         assert!(codes.len() > 15, "{codes:?}");
         for code in codes {
             assert!(otad_dbus::Code::from_text(code).is_some(), "{code}");

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Error;
@@ -22,6 +23,17 @@ pub trait Input: Read {
     fn length(&self) -> Option<u64> {
         None
     }
+
+    /// Bytes that were fetched to read from here, whether they were read or not; nothing where that is what was read.
+    fn fetched(&self) -> Option<u64> {
+        None
+    }
+
+    /// Says which bytes will be read from now on, in rising order and without overlaps, and that hardly any other will be. Only a
+    /// hint: an input for which a jump costs a round trip can ask for them in good time.
+    fn expect(&mut self, extents: Vec<Range<u64>>) {
+        drop(extents);
+    }
 }
 
 impl<I: Input + ?Sized> Input for Box<I> {
@@ -35,6 +47,14 @@ impl<I: Input + ?Sized> Input for Box<I> {
 
     fn length(&self) -> Option<u64> {
         (**self).length()
+    }
+
+    fn fetched(&self) -> Option<u64> {
+        (**self).fetched()
+    }
+
+    fn expect(&mut self, extents: Vec<Range<u64>>) {
+        (**self).expect(extents);
     }
 }
 

@@ -12,11 +12,13 @@
 //! | `signature`, `key`, `trust` | what is signed, by whom, and who is believed |
 //! | `manifest`, `index` | what a release and an image are made of |
 //! | `reader`, `decode` | reading, in the safe order |
+//! | `delta` | making one release's images out of another's |
 //! | `build`, `walk`, `summary`, `resign` | making, checking, unpacking, showing and signing whole bundles |
 
 mod build;
 mod container;
 mod decode;
+pub mod delta;
 mod digest;
 mod error;
 mod header;
@@ -31,7 +33,7 @@ mod summary;
 mod trust;
 mod walk;
 
-pub use build::{Built, Compression, Progress, Recipe, Source, build};
+pub use build::{Built, Compression, Cutter, Progress, Recipe, Source, build};
 pub use decode::Decoder;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::Error;

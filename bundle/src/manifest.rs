@@ -135,8 +135,9 @@ pub enum Chunking {
 }
 
 impl Chunking {
-    /// The content-defined default: close to the best transfer size at a small index, as measured.
-    pub const DEFAULT: Chunking = Chunking::FastCdc { min: 16384, average: 65536, max: 262_144 };
+    /// The content-defined default, by measurement (`docs/bundle-format.md` has the figures): a device that holds the release
+    /// before fetches 9 % less than with 64 KiB on average, a device that holds nothing 3 % more.
+    pub const DEFAULT: Chunking = Chunking::FastCdc { min: 8192, average: 32768, max: 131_072 };
     /// The fixed default.
     pub const DEFAULT_FIXED: Chunking = Chunking::Fixed { size: 65536 };
 

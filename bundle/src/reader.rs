@@ -8,6 +8,7 @@
 //! rising offsets (gaps are skipped), at the end [`Bundle::finish`].
 
 use std::io::Write;
+use std::ops::Range;
 
 use crate::container::{Body, Cursor, Front};
 use crate::digest::{Digest, Hasher};
@@ -116,7 +117,7 @@ impl<I: Input> Bundle<I> {
         self.contents.cursor.random_access()
     }
 
-    /// Bytes that the input delivered so far.
+    /// Bytes that the input delivered so far, or moved to do so where it knows that they were more.
     pub fn bytes_read(&self) -> u64 {
         self.contents.cursor.bytes_read()
     }
@@ -140,6 +141,14 @@ impl<I: Input> Bundle<I> {
         buf: &mut Vec<u8>,
     ) -> Result<(), Error> {
         self.contents.read_stored(image, offset, len, buf)
+    }
+
+    /// Tells the input which extents of the payload of an image will be read, in rising order; see [`Input::expect`].
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn expect_stored(&mut self, image: usize, extents: Vec<Range<u64>>) -> Result<(), Error> {
+        self.contents.expect_stored(image, extents)
     }
 
     /// Checks the headers and paddings not seen yet, the end blocks, and that nothing follows.
@@ -168,7 +177,10 @@ impl<I: Input> Contents<I> {
     pub(crate) fn read_index(&mut self, number: usize, sink: &mut dyn Write) -> Result<(), Error> {
         let image = self.image(number)?.clone();
         let member = crate::container::index_name(&image.role);
-        self.body.advance(&mut self.cursor, self.body.place(number)?.index)?;
+        let start = self.body.place(number)?.index;
+        // Its length is signed: nothing behind it need be fetched with it.
+        self.cursor.expect(std::iter::once(start..start.saturating_add(image.index.size)).collect());
+        self.body.advance(&mut self.cursor, start)?;
         let mut hasher = Hasher::new();
         let mut tally = Tally::new(&image);
         let mut wrong = None;
@@ -233,6 +245,15 @@ impl<I: Input> Contents<I> {
         }
         self.body.advance(&mut self.cursor, self.body.place(number)?.chunks + offset)?;
         self.cursor.read_exact(buf, &member)
+    }
+
+    fn expect_stored(&mut self, number: usize, mut extents: Vec<Range<u64>>) -> Result<(), Error> {
+        let start = self.body.place(number)?.chunks;
+        for extent in &mut extents {
+            *extent = start.saturating_add(extent.start)..start.saturating_add(extent.end);
+        }
+        self.cursor.expect(extents);
+        Ok(())
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Going through a whole bundle, front to back: to verify every byte, or to write the images out.
 //!
 //! Works on pipes too. Besides what reading checks anyway, the SHA-256 of every whole image is compared. The index of the
-//! image at hand is held in memory (about a thousandth of the image).
+//! image at hand is held in memory (about two thousandths of the image).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};

@@ -86,7 +86,7 @@ Interrupting otactl does not stop the install: `otactl status --follow` shows it
     /// Show slots, versions, state and the last result
     Status(StatusArgs),
     /// Confirm the running system now, without waiting for the health checks
-    Commit,
+    Commit(CommitArgs),
     /// Go back to the other slot, if it holds a verified system
     Rollback,
     /// Stop the running install, or disarm one that waits for its reboot
@@ -108,9 +108,20 @@ pub struct InstallArgs {
     /// Reboot into the new system when it is installed
     #[arg(long)]
     pub reboot: bool,
+    /// URL of a delta from the release that runs (otactl bundle delta); the bundle must be a URL too
+    #[arg(long, value_name = "URL")]
+    pub delta: Option<String>,
     /// Wait until the new system has booted and is committed, or rolled back
     #[arg(long)]
     pub wait_commit: bool,
+}
+
+/// `otactl commit`.
+#[derive(Debug, Clone, Args)]
+pub struct CommitArgs {
+    /// Leave the decision to the health checks and wait for it; ends at once when no system is on trial
+    #[arg(long)]
+    pub when_healthy: bool,
 }
 
 /// `otactl status`.
@@ -184,7 +195,7 @@ Examples:
   otactl bundle create --manifest m.toml --image rootfs=rootfs.ext4 --image kernel=Image --key release.key -o x.otab
   otactl bundle create --version 2.1.0 --sequence 42 --compatible acme-gateway --image rootfs=r.ext4 --key k -o x.otab")]
     Create(CreateArgs),
-    /// Show what a bundle holds
+    /// Show what a bundle or a delta holds
     #[command(after_help = "\
 Without --root or --key the signature is NOT checked, and the output says so.")]
     Inspect {
@@ -213,6 +224,14 @@ Without --root or --key the signature is NOT checked, and the output says so.")]
         #[arg(long, short, value_name = "X.otab")]
         out: Option<PathBuf>,
     },
+    /// Make the delta from one bundle to another, for devices that run the old one
+    #[command(after_help = "\
+A delta needs no signature: devices check every chunk against the new bundle, and fetch from
+it what the delta lacks. Takes a few minutes, and memory for both images.
+
+Example:
+  otactl bundle delta --from 2.0.0.otab --to 2.1.0.otab -o 2.0.0-2.1.0.otad-delta")]
+    Delta(DeltaArgs),
     /// Verify a bundle and write its images as ROLE.img
     Extract {
         /// A bundle, or - for standard input
@@ -265,10 +284,28 @@ pub struct CreateArgs {
     /// How images are cut: fastcdc finds moved data again, fixed makes chunks of equal size
     #[arg(long, value_enum, default_value = "fastcdc")]
     pub chunking: ChunkingKind,
-    /// Length of fixed chunks in bytes, a multiple of 4096 up to 1048576
+    /// Length of chunks in bytes: of fixed ones, a multiple of 4096 up to 1048576; of content-defined
+    /// ones the average, 8192 to 262144
     #[arg(long, value_name = "BYTES")]
     pub chunk_size: Option<u32>,
     /// Worker threads; all processors by default. The bundle does not depend on it
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// `otactl bundle delta`.
+#[derive(Debug, Clone, Args)]
+pub struct DeltaArgs {
+    /// The bundle that devices run
+    #[arg(long, value_name = "OLD.otab")]
+    pub from: PathBuf,
+    /// The bundle they are to run
+    #[arg(long, value_name = "NEW.otab")]
+    pub to: PathBuf,
+    /// Where the delta goes; it appears only when it is complete
+    #[arg(long, short, value_name = "D.otad-delta")]
+    pub out: PathBuf,
+    /// Worker threads; all processors by default. The delta does not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 }

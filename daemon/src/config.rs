@@ -36,6 +36,8 @@ pub struct Config {
     pub trust_root: PathBuf,
     /// When a trial counts as healthy.
     pub health: Health,
+    /// The role of the image whose system has to pass its own self-test before it is armed, if that is wanted.
+    pub pre_run: Option<String>,
     /// Where to ask for updates, if anywhere.
     pub server: Option<Server>,
     /// What happens once the target is armed.
@@ -172,6 +174,7 @@ fn validate(raw: raw::File, place: &Place<'_>, exists: &dyn Fn(&Path) -> bool) -
     let boot = validate_boot(raw.boot, place)?;
     let slots = validate_slots(raw.slot, place, exists)?;
     let server = raw.server.map(|server| validate_server(server, place)).transpose()?;
+    let pre_run = raw.pre_run.map(|pre_run| validate_pre_run(pre_run, &slots, place)).transpose()?;
     Ok(Config {
         compatible: compatible.into_inner(),
         data_dir: absolute(raw.system.data_dir, place)?,
@@ -181,6 +184,7 @@ fn validate(raw: raw::File, place: &Place<'_>, exists: &dyn Fn(&Path) -> bool) -
         slots,
         trust_root: absolute(raw.trust.root, place)?,
         health: validate_health(raw.health, place)?,
+        pre_run,
         server,
         reboot: raw.reboot.policy,
     })
@@ -299,6 +303,16 @@ fn validate_health(raw: raw::Health, place: &Place<'_>) -> Result<Health, Failur
     })
 }
 
+fn validate_pre_run(raw: raw::PreRun, slots: &[Slot; 2], place: &Place<'_>) -> Result<String, Failure> {
+    let role = raw.image.get_ref();
+    let [slot, _] = slots;
+    if !slot.images.contains_key(role) {
+        let message = format!("slots have no image `{role}`, they have {}", roles(slot));
+        return Err(place.fail(raw.image.span(), message));
+    }
+    Ok(raw.image.into_inner())
+}
+
 fn validate_server(raw: raw::Server, place: &Place<'_>) -> Result<Server, Failure> {
     let url = raw.url.get_ref();
     if !(url.starts_with("http://") || url.starts_with("https://")) {
@@ -333,6 +347,8 @@ mod raw {
         pub(super) trust: Trust,
         #[serde(default)]
         pub(super) health: Health,
+        #[serde(rename = "pre-run")]
+        pub(super) pre_run: Option<PreRun>,
         pub(super) server: Option<Server>,
         #[serde(default)]
         pub(super) reboot: Reboot,
@@ -416,6 +432,12 @@ mod raw {
                 deadline_seconds: Spanned::new(0..0, 300),
             }
         }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct PreRun {
+        pub(super) image: Spanned<String>,
     }
 
     #[derive(Deserialize)]

@@ -196,12 +196,13 @@ fn ports(config: &Config) -> Result<Ports, Failure> {
         fetch: Arc::new(HttpFetch::new(server, "otad")?),
         clock: Arc::new(SystemClock::default()),
         machine,
-        health: Arc::new(SystemHealth::new(&config.health)),
+        health: Arc::new(SystemHealth::new(&config.health, &config.runtime_dir)),
         trail: Arc::new(FileTrail::new(config.data_dir.join("trial.log"))),
+        lanes: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_LANES),
     })
 }
 
-fn boot_control(config: &Config) -> Result<BootControl, Failure> {
+pub(crate) fn boot_control(config: &Config) -> Result<BootControl, Failure> {
     let path = config.boot.env_config.display().to_string();
     let wrong =
         |what: &dyn std::fmt::Display| Failure::new(Code::EnvConfigMismatch, format!("{path}: {what}"));
@@ -235,6 +236,9 @@ fn only_one(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, Failure> {
         errno => fail(errno.into()),
     })
 }
+
+/// Threads of a stage: no slot is fast enough for more, and each of them takes memory.
+const MOST_LANES: usize = 4;
 
 /// What a reply needs to get out of the process; a local socket takes microseconds.
 const LAST_WORDS: Duration = Duration::from_millis(100);

@@ -51,7 +51,10 @@ pub fn watch(
                 if last.as_ref() != Some(&failure) {
                     log::warn!("not healthy yet: {failure}");
                 }
-                last = Some(failure);
+                // A round that the deadline cut off says nothing new: the reason is what failed by itself before.
+                if last.is_none() || failure.code != Code::HealthTimeout {
+                    last = Some(failure);
+                }
             }
         }
         clock.sleep(pause.min(left));
@@ -89,6 +92,9 @@ mod tests {
         answers: Mutex<Vec<bool>>,
     }
 
+    /// How long a round of checks takes.
+    const ROUND: Duration = Duration::from_millis(700);
+
     impl Clock for Script {
         fn monotonic(&self) -> Duration {
             *self.now.lock().unwrap()
@@ -101,11 +107,19 @@ mod tests {
         }
     }
 
+    /// Fails with its own words, and is killed when it gets less time than it takes.
     impl HealthChecks for Script {
-        fn run(&self, _limit: Duration) -> Result<(), Failure> {
+        fn run(&self, limit: Duration) -> Result<(), Failure> {
+            if limit < ROUND {
+                return Err(Failure::new(Code::HealthTimeout, "killed"));
+            }
+            *self.now.lock().unwrap() += ROUND;
             let mut answers = self.answers.lock().unwrap();
             let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
             if answer { Ok(()) } else { Err(Failure::new(Code::HealthFailed, "no sensor")) }
+        }
+        fn pre_run(&self, _image: &std::path::Path) -> Result<(), Failure> {
+            Ok(())
         }
     }
 
@@ -126,7 +140,10 @@ mod tests {
         assert_eq!(run(&[true]), Ok(()));
         assert_eq!(run(&[false, false, true]), Ok(()));
         assert_eq!(run(&[true, true, false, true]), Ok(()));
-        assert_eq!(run(&[false]).unwrap_err().code, Code::HealthFailed);
+        // The last round before the deadline is cut off, and the reason is still the check's own.
+        let failure = run(&[false]).unwrap_err();
+        assert_eq!(failure.code, Code::HealthFailed);
+        assert!(failure.message.starts_with("no sensor"), "{failure}");
         let flapping: Vec<bool> = (0..100).map(|n| n % 4 != 3).collect();
         let failure = run(&flapping).unwrap_err();
         assert!(failure.message.starts_with("no sensor; health broke"), "{failure}");

@@ -2,9 +2,10 @@
 //!
 //! The core ([`lifecycle`], [`install`], [`engine`], [`trial`], [`slots`], [`health`], [`poll`]) names no file, socket
 //! or clock: it works on the traits in [`ports`]. [`adapters`] implements them on a real system, [`bus`] shows the
-//! engine on D-Bus, [`daemon`] wires everything together.
+//! engine on D-Bus, [`daemon`] wires everything together. [`self_test`] asks whether all of it could work on this device.
 
 pub mod adapters;
+mod aligned;
 pub mod bus;
 pub mod config;
 pub mod daemon;
@@ -16,6 +17,7 @@ pub mod lifecycle;
 pub mod poll;
 mod poller;
 pub mod ports;
+pub mod self_test;
 pub mod slots;
 #[cfg(feature = "testing")]
 pub mod testing;

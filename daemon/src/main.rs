@@ -17,6 +17,8 @@ Options:
   -c, --config FILE   configuration [default: /etc/otad/otad.toml]
       --bus BUS       system, session, or a D-Bus address [default: system]
       --check-config  check the configuration and exit
+      --self-test     check whether this otad can read this device's configuration, boot environment, trust root and
+                      record, change nothing, and exit
   -v, --verbose       log more
   -V, --version       print the version
   -h, --help          print this
@@ -28,8 +30,14 @@ Exit status: 0 stopped on purpose, 1 failed, 2 usage, 75 another otad is running
 struct Arguments {
     config: PathBuf,
     bus: Bus,
-    check_only: bool,
+    act: Act,
     level: log::LevelFilter,
+}
+
+enum Act {
+    Serve,
+    CheckConfig,
+    SelfTest,
 }
 
 fn main() -> ExitCode {
@@ -53,11 +61,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = config::load(&arguments.config)?;
-    if arguments.check_only {
-        println!("{}: good", arguments.config.display());
-        return Ok(());
+    match arguments.act {
+        Act::Serve => return otad::daemon::run(config, &arguments.bus),
+        Act::CheckConfig => println!("{}: good", arguments.config.display()),
+        Act::SelfTest => println!("{}", otad::self_test::run(&config)?),
     }
-    otad::daemon::run(config, &arguments.bus)
+    Ok(())
 }
 
 /// `None` when help or version was printed.
@@ -65,7 +74,7 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     let mut parsed = Arguments {
         config: PathBuf::from("/etc/otad/otad.toml"),
         bus: Bus::System,
-        check_only: false,
+        act: Act::Serve,
         level: log::LevelFilter::Info,
     };
     let mut parser = lexopt::Parser::from_env();
@@ -73,7 +82,8 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
         match argument {
             Short('c') | Long("config") => parsed.config = parser.value()?.into(),
             Long("bus") => parsed.bus = Bus::from(parser.value()?.string()?.as_str()),
-            Long("check-config") => parsed.check_only = true,
+            Long("check-config") => parsed.act = Act::CheckConfig,
+            Long("self-test") => parsed.act = Act::SelfTest,
             Short('v') | Long("verbose") => parsed.level = log::LevelFilter::Debug,
             Short('V') | Long("version") => {
                 println!("otad {}", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::Server;
 use crate::failure::{Code, Failure};
+use crate::install::prepare::Current;
 use crate::lifecycle::event::{Stage, State};
 use crate::lifecycle::record::{FailedRelease, Record};
 use crate::ports::{Answer, Offer, Question};
@@ -62,8 +63,9 @@ impl Schedule {
 }
 
 /// What to tell the server.
-pub fn question(device: String, compatible: &str, version: &str, sequence: u64) -> Question {
-    Question { device, compatible: compatible.to_owned(), version: version.to_owned(), sequence }
+pub fn question(device: String, compatible: &str, current: &Current) -> Question {
+    let Current { version, sequence, release, .. } = current.clone();
+    Question { device, compatible: compatible.to_owned(), version, sequence, release }
 }
 
 /// Whether the device may start an install by itself now.
@@ -138,7 +140,9 @@ mod tests {
     #[test]
     fn failed_releases_are_remembered() {
         let release = Digest([7; 32]);
-        let offer = || Answer::Offer(Offer { release, version: "3.0.0".into(), url: "http://x/y".into() });
+        let offer = || {
+            Answer::Offer(Offer { release, version: "3.0.0".into(), url: "http://x/y".into(), delta: None })
+        };
         let mut record = Record::default();
         assert!(decide(offer(), &record, None).unwrap().is_some());
         assert_eq!(decide(offer(), &record, Some(release)), Ok(None));
@@ -147,8 +151,12 @@ mod tests {
             assert_eq!(decide(offer(), &record, None).is_ok(), n < TRIES_AFTER_BOOT_COUNT);
         }
         record.count_failure(Digest([8; 32]), "HEALTH_FAILED");
-        let other =
-            Answer::Offer(Offer { release: Digest([8; 32]), version: "4.0.0".into(), url: String::new() });
+        let other = Answer::Offer(Offer {
+            release: Digest([8; 32]),
+            version: "4.0.0".into(),
+            url: String::new(),
+            delta: None,
+        });
         assert_eq!(decide(other, &record, None).unwrap_err().code, Code::ReleaseFailedBefore);
     }
 }

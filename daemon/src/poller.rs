@@ -101,7 +101,7 @@ impl Round {
             Failure::new(Code::Internal, format!("the device's id cannot be read: {error}"))
         })?;
         let current = &status.current;
-        let question = poll::question(device, &self.config.compatible, &current.version, current.sequence);
+        let question = poll::question(device, &self.config.compatible, current);
         let answer = self.ports.fetch.check(&question)?;
         let Some(offer) = poll::decide(answer, &status.record, current.release)? else { return Ok(false) };
         if !poll::may_install(&status.state) {
@@ -126,8 +126,8 @@ impl Round {
 
     fn install(&self, offer: Offer) -> Result<(), Failure> {
         let origin = Origin::Server { url: offer.url.clone(), release: offer.release };
-        let install =
-            Install { source: Source::Url(offer.url), origin, stop: Stop::default(), reboot: false };
+        let source = Source::Url { url: offer.url, delta: offer.delta };
+        let install = Install { source, origin, stop: Stop::default(), reboot: false };
         let (answered, answer) = channel::<Result<Answer, Failure>>();
         self.tell(Message::Ask(
             Request::Install(install),

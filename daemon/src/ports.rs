@@ -38,16 +38,20 @@ pub trait SlotDevices: Send + Sync {
 
     /// Opens a target exclusively for reading and writing; fails when anybody has it mounted or claimed.
     fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure>;
+
+    /// Opens a device that may be mounted, for reading only; with its size in bytes.
+    fn open_source(&self, path: &Path) -> io::Result<(Box<dyn SlotReader>, u64)>;
 }
 
 /// One open slot device. Offsets and lengths are bytes; every call does all of it or fails.
-pub trait SlotDevice: Send {
+pub trait SlotDevice: Send + Sync {
     /// Who it is; does not change while it is open.
     fn id(&self) -> DeviceId;
     /// Capacity in bytes.
     fn size(&self) -> u64;
-    /// Fills `buffer` from `offset`.
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// One more way to read it, for a thread of its own. It reads what is on the device when it is made: it is made anew after
+    /// writes and after [`SlotDevice::drop_caches`].
+    fn reader(&self) -> io::Result<Box<dyn SlotReader>>;
     /// Writes all of `data` at `offset`; durable only after [`SlotDevice::flush`].
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Makes a range read as zeros; durable only after [`SlotDevice::flush`].
@@ -57,6 +61,12 @@ pub trait SlotDevice: Send {
     fn flush(&mut self) -> io::Result<()>;
     /// Makes later reads come from the device and not from memory.
     fn drop_caches(&mut self) -> io::Result<()>;
+}
+
+/// Reads an open slot device.
+pub trait SlotReader: Send {
+    /// Fills `buffer` from `offset`.
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
 /// The data directory, in the primitive acts whose order decides what survives a power cut.
@@ -115,6 +125,8 @@ pub struct Question {
     pub version: String,
     /// Running sequence; 0 when unknown.
     pub sequence: u64,
+    /// Running release, where otad installed it: a server may have a delta from it.
+    pub release: Option<otad_bundle::Digest>,
 }
 
 /// What the server answers.
@@ -135,6 +147,8 @@ pub struct Offer {
     pub version: String,
     /// Absolute URL of the bundle.
     pub url: String,
+    /// Absolute URL of a delta from the release that runs, if the server has one.
+    pub delta: Option<String>,
 }
 
 /// A flag that asks a running job to stop; every stage looks at it once per chunk.
@@ -197,4 +211,7 @@ pub trait Trail: Send + Sync {
 pub trait HealthChecks: Send + Sync {
     /// Runs every check once, each for at most `limit`; an error says which failed and how.
     fn run(&self, limit: Duration) -> Result<(), Failure>;
+    /// Runs the self-test of the system that an image holds, without booting it: read-only, apart from this system and the
+    /// network. An error says what it said.
+    fn pre_run(&self, image: &Path) -> Result<(), Failure>;
 }

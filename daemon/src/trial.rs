@@ -4,6 +4,7 @@
 //! are the boot environment crate's business ([`bootenv::Scheme`]).
 
 use std::fmt::Display;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,24 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The boot environment and what otad says in it.
 pub struct BootControl {
     env: Mutex<BootEnv<Box<dyn Store>>>,
+    /// Whether this boot's boot loader found its environment where it was stored.
+    loader: AtomicU8,
     scheme: Scheme,
     locks: LockDirs,
+}
+
+/// What the boot loader adds to the command line when it runs on its built-in environment.
+const BUILT_IN: &str = "otad.env=default";
+
+/// Where the boot loader of this boot had its environment from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loader {
+    /// Nobody has said.
+    Unknown,
+    /// From where it is stored.
+    Stored,
+    /// From itself, because what is stored was not valid.
+    BuiltIn,
 }
 
 /// What the environment says, for status.
@@ -39,7 +56,17 @@ pub struct View {
 impl BootControl {
     /// Takes the environment's store, the scheme and the lock directories.
     pub fn new(store: Box<dyn Store>, scheme: Scheme, locks: LockDirs) -> Self {
-        BootControl { env: Mutex::new(BootEnv::new(store)), scheme, locks }
+        let loader = AtomicU8::new(Loader::Unknown as u8);
+        BootControl { env: Mutex::new(BootEnv::new(store)), loader, scheme, locks }
+    }
+
+    /// Learns from the command line whether the boot loader ran on its built-in environment: only then are copies that
+    /// cannot be read here really lost. Otherwise the boot loader has a good environment, and otad looks for it in the wrong
+    /// place or with the wrong size; writing there would destroy it (E5).
+    pub fn note_command_line(&self, command_line: &str) {
+        let default = command_line.split_ascii_whitespace().any(|word| word == BUILT_IN);
+        let loader = if default { Loader::BuiltIn } else { Loader::Stored };
+        self.loader.store(loader as u8, Ordering::Relaxed);
     }
 
     /// What the environment says of the running slot and the other one; `None` when both copies are lost.
@@ -151,13 +178,23 @@ impl BootControl {
     /// Reads the environment. What U-Boot saved from its built-in default after both copies were lost is not ours: it
     /// names no slot, and the board's own variables are missing from it.
     fn load(&self, env: &mut BootEnv<Box<dyn Store>>) -> Result<txn::Loaded, Failure> {
-        let loaded = env.load().map_err(from_txn)?;
+        let loaded = env.load().map_err(from_txn).map_err(|failure| self.explain_loss(failure))?;
         if self.scheme.is_default(&loaded.environment) {
             let what =
                 "the boot loader runs on its built-in environment, because both stored copies were lost";
             return Err(Failure::new(Code::EnvLost, what));
         }
         Ok(loaded)
+    }
+
+    /// A loss that the boot loader has not noticed is none.
+    fn explain_loss(&self, failure: Failure) -> Failure {
+        if failure.code != Code::EnvLost || self.loader.load(Ordering::Relaxed) != Loader::Stored as u8 {
+            return failure;
+        }
+        let what = format!("{}; but the boot loader started from a stored environment", failure.message);
+        let next = "compare env-config with the boot loader's own place and size, or reboot if the copies were damaged since";
+        Failure::new(Code::EnvConfigMismatch, format!("{what}: {next}"))
     }
 
     fn lock(&self) -> Result<EnvLock, Failure> {

@@ -124,13 +124,15 @@ codes! {
     IoSync = "IO_SYNC", Failed;
     /// A read of the target failed.
     IoRead = "IO_READ", Failed;
-    /// The target returned other bytes than were written.
+    /// The target returned other bytes than were written, or runs the release from before.
     VerifyFailed = "VERIFY_FAILED", Failed;
     /// The target disappeared.
     DeviceGone = "DEVICE_GONE", Failed;
     /// The data directory cannot be read or written.
     StateIo = "STATE_IO", Failed;
     // Boot.
+    /// The new system's own self-test failed before it was armed: it could not update itself again.
+    PreRunFailed = "PRE_RUN_FAILED", Failed;
     /// Neither copy of the boot environment is valid.
     EnvLost = "ENV_LOST", Failed;
     /// The environment's place or size does not fit what the boot loader uses.

@@ -134,7 +134,7 @@ pub trait Job {
     /// Asks the job to stop; it ends with `JobRemoved` and the result `cancelled`.
     fn cancel(&self) -> zbus::Result<()>;
 
-    /// What it does now: opening, verifying, scanning, disarming, writing, flushing, reading-back, arming.
+    /// What it does now: opening, verifying, scanning, disarming, writing, flushing, reading-back, pre-run, arming.
     #[zbus(property)]
     fn phase(&self) -> zbus::Result<String>;
 

@@ -18,6 +18,8 @@ pub mod state {
 pub mod option {
     /// `b`: reboot as soon as the target is armed, whatever the configured policy.
     pub const REBOOT: &str = "reboot";
+    /// `s`: URL of a delta from the release that runs to the wanted one (`Install` only); one that does not fit is left aside.
+    pub const DELTA: &str = "delta";
 }
 
 /// Keys of the manager property `LastResult` and of the dictionary that `Inspect` returns.

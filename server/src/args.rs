@@ -20,6 +20,10 @@ Examples:
     curl --fail-with-body -T release.otab -X POST -H @header.txt https://updates.example.com/api/v1/artifacts
   where header.txt holds the line `Authorization: Bearer TOKEN`: arguments show in the process list
 
+  Save devices bytes (upload the new bundle first):
+    otactl bundle delta --from old.otab --to release.otab -o release.otad-delta
+    curl --fail-with-body -T release.otad-delta -X POST http://127.0.0.1:8080/api/v1/deltas
+
   See what the fleet says:
     curl http://127.0.0.1:8080/api/v1/devices
     curl 'http://127.0.0.1:8080/api/v1/reports?device=gw-0001'
@@ -34,7 +38,7 @@ Devices poll GET /device/v1/update; set `[server] url` in their otad.toml.";
 #[derive(Debug, Parser)]
 #[command(name = "otaserver", version, after_help = AFTER_HELP)]
 pub struct Args {
-    /// Directory for artifacts and the database; made if missing. One server at a time
+    /// Directory for artifacts, deltas and the database; made if missing. One server at a time
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
 
@@ -54,7 +58,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub upload_token_file: Option<PathBuf>,
 
-    /// Largest artifact that is accepted, in bytes or with K, M, G for powers of 1024
+    /// Largest artifact or delta that is accepted, in bytes or with K, M, G for powers of 1024
     #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = parse_size)]
     pub max_artifact_bytes: u64,
 

@@ -1,11 +1,12 @@
-//! Artifact files on disk, named by the SHA-256 of all their bytes.
+//! Artifacts and deltas on disk, named by the SHA-256 of all their bytes.
 //!
 //! ```text
-//! DIR/artifacts/<64 hex digits>.otab   complete, flushed, verified
-//! DIR/incoming/…                       uploads under way; emptied at every start
+//! DIR/artifacts/<64 hex digits>.otab       complete, flushed, verified
+//! DIR/deltas/<64 hex digits>.otad-delta    complete, flushed, with a header that can be read
+//! DIR/incoming/…                           uploads under way; emptied at every start
 //! ```
 //!
-//! It promises that a name under `artifacts/` only ever appears with all its bytes on the disk (temporary file, flush,
+//! It promises that a name in the first two only ever appears with all its bytes on the disk (temporary file, flush,
 //! rename, flush of the directory). Names are made from digests alone: no label of a client reaches the file system.
 
 use std::fs::{self, File};
@@ -15,6 +16,8 @@ use std::path::{Path, PathBuf};
 use otad_bundle::Digest;
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
+
+use crate::kind::Kind;
 
 /// How often a growing upload asks for the free space again, in bytes.
 const RECHECK_BYTES: u64 = 16 << 20;
@@ -68,10 +71,10 @@ impl BlobError {
     }
 }
 
-/// The two directories.
+/// The directories.
 #[derive(Debug, Clone)]
 pub struct Blobs {
-    artifacts: PathBuf,
+    data: PathBuf,
     incoming: PathBuf,
 }
 
@@ -80,8 +83,8 @@ impl Blobs {
     ///
     /// The caller holds the lock of the data directory: another server's uploads look like leftovers.
     pub fn open(data: &Path) -> Result<Blobs, BlobError> {
-        let blobs = Blobs { artifacts: data.join("artifacts"), incoming: data.join("incoming") };
-        for directory in [&blobs.artifacts, &blobs.incoming] {
+        let blobs = Blobs { data: data.to_path_buf(), incoming: data.join("incoming") };
+        for directory in Kind::ALL.map(|kind| blobs.directory(kind)).iter().chain([&blobs.incoming]) {
             fs::create_dir_all(directory).map_err(BlobError::on("create", directory))?;
         }
         sync_directory(data)?;
@@ -92,9 +95,13 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Where the artifact with this digest is, or would be.
-    pub fn path(&self, sha256: &Digest) -> PathBuf {
-        self.artifacts.join(format!("{sha256}.otab"))
+    /// Where the file with this digest is, or would be.
+    pub fn path(&self, kind: Kind, sha256: &Digest) -> PathBuf {
+        self.directory(kind).join(format!("{sha256}{}", kind.suffix()))
+    }
+
+    fn directory(&self, kind: Kind) -> PathBuf {
+        self.data.join(kind.directory())
     }
 
     /// Begins a file in the incoming directory that may grow while `keep_free` bytes stay free. It disappears when the
@@ -125,40 +132,40 @@ impl Blobs {
     }
 
     /// Gives a spooled file its name. It is complete and on the disk when this returns.
-    pub fn keep(&self, spooled: Spooled) -> Result<(), BlobError> {
-        let path = self.path(&spooled.sha256);
+    pub fn keep(&self, kind: Kind, spooled: Spooled) -> Result<(), BlobError> {
+        let path = self.path(kind, &spooled.sha256);
         spooled
             .file
             .persist(&path)
             .map_err(|error| BlobError::on("rename an upload to", &path)(error.error))?;
-        sync_directory(&self.artifacts)
+        sync_directory(&self.directory(kind))
     }
 
-    /// Removes an artifact's file; a missing one is fine. Downloads that have it open go on.
-    pub fn remove(&self, sha256: &Digest) -> Result<(), BlobError> {
-        let path = self.path(sha256);
+    /// Removes a file; a missing one is fine. Downloads that have it open go on.
+    pub fn remove(&self, kind: Kind, sha256: &Digest) -> Result<(), BlobError> {
+        let path = self.path(kind, sha256);
         match fs::remove_file(&path) {
-            Ok(()) => sync_directory(&self.artifacts),
+            Ok(()) => sync_directory(&self.directory(kind)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(BlobError::on("remove", &path)(error)),
         }
     }
 
-    /// Every artifact file by digest with its size in bytes. Other names are left alone and reported in the log.
-    pub fn list(&self) -> Result<Vec<(Digest, u64)>, BlobError> {
+    /// Every file of a kind by digest with its size in bytes. Other names are left alone and reported in the log.
+    pub fn list(&self, kind: Kind) -> Result<Vec<(Digest, u64)>, BlobError> {
         let mut found = Vec::new();
-        for path in read_directory(&self.artifacts)? {
+        for path in read_directory(&self.directory(kind))? {
             let digest = path
                 .file_name()
                 .and_then(|name| name.to_str())
-                .and_then(|name| name.strip_suffix(".otab"))
+                .and_then(|name| name.strip_suffix(kind.suffix()))
                 .and_then(|hex| hex.parse().ok());
             match digest {
                 Some(digest) => {
                     let metadata = fs::metadata(&path).map_err(BlobError::on("read", &path))?;
                     found.push((digest, metadata.len()));
                 }
-                None => log::warn!("{} is not an artifact and is not served", path.display()),
+                None => log::warn!("{} is no {} and is not served", path.display(), kind.noun()),
             }
         }
         Ok(found)
@@ -239,19 +246,21 @@ mod tests {
 
     #[test]
     fn a_name_is_the_sha256_of_the_bytes() {
-        let data = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(data.path()).unwrap();
-        let upload = spooled(&blobs, b"abc");
         // FIPS 180-2, appendix B.1.
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!((upload.sha256.to_string().as_str(), upload.size), (expected, 3));
-        let digest = upload.sha256;
-        blobs.keep(upload).unwrap();
-        assert_eq!(fs::read(data.path().join(format!("artifacts/{expected}.otab"))).unwrap(), b"abc");
-        assert_eq!(blobs.list().unwrap(), [(digest, 3)]);
-        blobs.remove(&digest).unwrap();
-        blobs.remove(&digest).unwrap();
-        assert_eq!(blobs.list().unwrap(), []);
+        for (kind, name) in [(Kind::Artifact, "artifacts/HEX.otab"), (Kind::Delta, "deltas/HEX.otad-delta")] {
+            let data = tempfile::tempdir().unwrap();
+            let blobs = Blobs::open(data.path()).unwrap();
+            let upload = spooled(&blobs, b"abc");
+            assert_eq!((upload.sha256.to_string().as_str(), upload.size), (expected, 3));
+            let digest = upload.sha256;
+            blobs.keep(kind, upload).unwrap();
+            assert_eq!(fs::read(data.path().join(name.replace("HEX", expected))).unwrap(), b"abc");
+            assert_eq!(blobs.list(kind).unwrap(), [(digest, 3)]);
+            blobs.remove(kind, &digest).unwrap();
+            blobs.remove(kind, &digest).unwrap();
+            assert_eq!(blobs.list(kind).unwrap(), []);
+        }
     }
 
     /// W6: what an interrupted upload left is gone after a restart; what was finished is not.
@@ -259,12 +268,14 @@ mod tests {
     fn w6_leftovers_go_at_the_start() {
         let data = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(data.path()).unwrap();
-        blobs.keep(spooled(&blobs, b"finished")).unwrap();
+        for kind in Kind::ALL {
+            blobs.keep(kind, spooled(&blobs, b"finished")).unwrap();
+        }
         fs::write(data.path().join("incoming/upload-killed"), b"half").unwrap();
         drop(blobs.spool(0).unwrap());
         let blobs = Blobs::open(data.path()).unwrap();
         assert_eq!(fs::read_dir(data.path().join("incoming")).unwrap().count(), 0);
-        assert_eq!(blobs.list().unwrap().len(), 1);
+        assert_eq!(Kind::ALL.map(|kind| blobs.list(kind).unwrap().len()), [1, 1]);
     }
 
     /// W6: a full disk is told apart from a broken one.

@@ -1,8 +1,9 @@
-//! Keeps the artifact files and the database in agreement: publishing, withdrawing, and taking stock at the start.
+//! Keeps the files and the database in agreement: publishing, withdrawing, and taking stock at the start.
 //!
-//! The order of the two effects is what makes a kill harmless. Publishing: the file first, then the row, so that an
-//! artifact on offer always has its file. Withdrawing: the row first, then the file.
+//! The order of the two effects is what makes a kill harmless. Publishing: the file first, then the row, so that what is
+//! on offer always has its file. Withdrawing: the row first, then the file.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use otad_bundle::Digest;
 use tokio::sync::Mutex;
 
 use crate::blobs::{BlobError, Blobs, Spooled};
-use crate::store::{Artifact, Publication, Store, StoreError};
+use crate::kind::Kind;
+use crate::store::{Artifact, Delta, Publication, Store, StoreError};
 use crate::verify::{self, VerifyError};
 
-/// Why an artifact was not published or withdrawn.
+/// Why something was not published or withdrawn.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The file.
@@ -25,12 +27,20 @@ pub enum CatalogError {
     /// The content.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// A delta leads to a release of which no artifact is on offer.
+    #[error(
+        "the delta leads to release {release}, of which no artifact is on offer: upload its bundle first"
+    )]
+    UnknownRelease {
+        /// SHA-256 of the manifest.
+        release: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread stopped: {0}")]
     Worker(#[from] tokio::task::JoinError),
 }
 
-/// The artifacts of a data directory.
+/// The artifacts and deltas of a data directory.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     store: Store,
@@ -46,37 +56,8 @@ impl Catalog {
     /// A file without a row is kept and reported: it may be all that is left after an older backup of the database was
     /// restored. Uploading it again brings it back on offer.
     pub async fn open(store: Store, blobs: Blobs, root: PathBuf) -> Result<Catalog, CatalogError> {
-        let files: std::collections::HashMap<String, u64> =
-            blobs.list()?.into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
-        let rows = store.inventory().await?;
-        for (sha256, size, offered) in &rows {
-            match (files.get(sha256), offered) {
-                (Some(found), true) if found == size => {}
-                (Some(found), true) => {
-                    log::error!(
-                        "artifact {sha256} has {found} bytes instead of {size}: withdrawn, upload it again"
-                    );
-                    store.withdraw(sha256).await?;
-                }
-                (None, true) => {
-                    log::error!("the file of artifact {sha256} is gone: withdrawn, upload it again");
-                    store.withdraw(sha256).await?;
-                }
-                // Never deleted here: the disk may have been away for a start, or the database be an older backup.
-                (Some(_), false) => {
-                    log::warn!(
-                        "artifact {sha256} is withdrawn but its file is here: upload it or DELETE it again"
-                    );
-                }
-                (None, false) => {}
-            }
-        }
-        let known: std::collections::HashSet<&str> =
-            rows.iter().map(|(sha256, ..)| sha256.as_str()).collect();
-        for sha256 in files.keys().filter(|sha256| !known.contains(sha256.as_str())) {
-            log::warn!(
-                "artifact file {sha256}.otab is not in the database and not on offer: upload it again, or delete it"
-            );
+        for kind in Kind::ALL {
+            take_stock(&store, &blobs, kind).await?;
         }
         Ok(Catalog { store, blobs, root, turn: Arc::new(Mutex::new(())) })
     }
@@ -89,41 +70,145 @@ impl Catalog {
     /// Verifies a complete upload and puts it on offer. The same file again changes nothing.
     pub async fn publish(&self, spooled: Spooled) -> Result<(Artifact, Publication), CatalogError> {
         let sha256 = spooled.sha256.to_string();
+        let path = self.blobs.path(Kind::Artifact, &spooled.sha256);
         if let Some(known) = self.store.artifact(&sha256).await?
             && known.withdrawn_at.is_none()
             // A file that was lost or cut since is repaired by the same upload.
-            && tokio::fs::metadata(self.blobs.path(&spooled.sha256)).await.is_ok_and(|data| data.len() == known.size)
+            && tokio::fs::metadata(path).await.is_ok_and(|data| data.len() == known.size)
         {
             return Ok((known, Publication::Repeated));
         }
         let root = self.root.clone();
-        let verified = tokio::task::spawn_blocking(move || -> Result<_, CatalogError> {
+        let (spooled, new) = worker(move || {
             let root = verify::read_root(&root)?;
-            let new = verify::verify(spooled.reopen()?, &root, &spooled.sha256.to_string(), spooled.size)?;
+            let new = verify::verify(spooled.reopen()?, &root, &sha256, spooled.size)?;
             Ok((spooled, new))
-        });
-        let (spooled, new) = verified.await??;
+        })
+        .await?;
         let _turn = self.turn.lock().await;
-        let blobs = self.blobs.clone();
-        tokio::task::spawn_blocking(move || blobs.keep(spooled)).await??;
-        Ok(self.store.publish(&new).await?)
+        self.place(Kind::Artifact, spooled, self.store.publish(&new)).await
     }
 
-    /// Takes an artifact off offer and removes its file. `None` when there never was one with this digest.
-    pub async fn withdraw(&self, sha256: &Digest) -> Result<Option<Artifact>, CatalogError> {
+    /// Reads the header of a delta and puts the file on offer. The same file again changes nothing.
+    pub async fn publish_delta(&self, spooled: Spooled) -> Result<(Delta, Publication), CatalogError> {
+        let (spooled, new) = worker(move || {
+            let new = verify::read_delta(spooled.reopen()?, &spooled.sha256.to_string(), spooled.size)?;
+            Ok((spooled, new))
+        })
+        .await?;
+        // Asked within the turn: the release must not be withdrawn between the question and the row.
+        let _turn = self.turn.lock().await;
+        if !self.store.offers_release(&new.to_release).await? {
+            return Err(CatalogError::UnknownRelease { release: new.to_release });
+        }
+        self.place(Kind::Delta, spooled, self.store.publish_delta(&new)).await
+    }
+
+    /// Gives an upload its name, then writes its row. The caller holds the turn.
+    async fn place<T>(
+        &self,
+        kind: Kind,
+        spooled: Spooled,
+        row: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, CatalogError> {
+        let (blobs, sha256) = (self.blobs.clone(), spooled.sha256);
+        let placed = match worker(move || Ok(blobs.keep(kind, spooled)?)).await {
+            Ok(()) => row.await.map_err(CatalogError::from),
+            Err(error) => Err(error),
+        };
+        if placed.is_err() {
+            self.take_back(kind, sha256).await;
+        }
+        placed
+    }
+
+    /// Removes the file of a publication that failed, so that a refused upload takes no room.
+    async fn take_back(&self, kind: Kind, sha256: Digest) {
+        let removed = match self.store.file(kind, &sha256.to_string()).await {
+            // The upload was to repair the file of a row that is on offer, or the commit went through all the same.
+            Ok(Some(row)) if row.offered => Ok(()),
+            Ok(_) => self.remove(kind, sha256).await,
+            // In doubt the file stays: the next start compares it with the database and reports it.
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = removed {
+            log::error!("the file of the failed upload {sha256} stays: {error}");
+        }
+    }
+
+    async fn remove(&self, kind: Kind, sha256: Digest) -> Result<(), CatalogError> {
+        let blobs = self.blobs.clone();
+        worker(move || Ok(blobs.remove(kind, &sha256)?)).await
+    }
+
+    /// Takes a file off offer and removes it; an artifact takes the deltas to its release along, unless another artifact
+    /// holds the same release. `false` when there never was one with this digest.
+    pub async fn withdraw(&self, kind: Kind, sha256: &Digest) -> Result<bool, CatalogError> {
         // In a task of its own: an operator who hangs up half way must not leave the row and the file in disagreement.
         let (catalog, sha256) = (self.clone(), *sha256);
-        tokio::spawn(async move { catalog.withdraw_whole(&sha256).await }).await?
+        tokio::spawn(async move { catalog.withdraw_whole(kind, sha256).await }).await?
     }
 
-    async fn withdraw_whole(&self, sha256: &Digest) -> Result<Option<Artifact>, CatalogError> {
+    async fn withdraw_whole(&self, kind: Kind, sha256: Digest) -> Result<bool, CatalogError> {
         let _turn = self.turn.lock().await;
-        self.store.withdraw(&sha256.to_string()).await?;
-        let artifact = self.store.artifact(&sha256.to_string()).await?;
-        if artifact.is_some() {
-            let (blobs, sha256) = (self.blobs.clone(), *sha256);
-            tokio::task::spawn_blocking(move || blobs.remove(&sha256)).await??;
+        let name = sha256.to_string();
+        self.store.withdraw(kind, &name).await?;
+        if self.store.file(kind, &name).await?.is_none() {
+            return Ok(false);
         }
-        Ok(artifact)
+        self.remove(kind, sha256).await?;
+        log::info!("withdrew {} {name}", kind.noun());
+        if kind == Kind::Artifact
+            && let Some(artifact) = self.store.artifact(&name).await?
+        {
+            for delta in self.store.withdraw_deltas_to(&artifact.release).await? {
+                let delta = delta.parse().map_err(|_| StoreError::Row { what: "digest", value: delta })?;
+                self.remove(Kind::Delta, delta).await?;
+            }
+        }
+        Ok(true)
     }
+}
+
+/// Compares the files of a kind with their rows.
+async fn take_stock(store: &Store, blobs: &Blobs, kind: Kind) -> Result<(), CatalogError> {
+    let noun = kind.noun();
+    let files: HashMap<String, u64> =
+        blobs.list(kind)?.into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
+    let rows = store.inventory(kind).await?;
+    for (sha256, row) in &rows {
+        let size = row.size;
+        match (files.get(sha256), row.offered) {
+            (Some(&found), true) if found == size => {}
+            (Some(found), true) => {
+                log::error!(
+                    "{noun} {sha256} has {found} bytes instead of {size}: withdrawn, upload it again"
+                );
+                store.withdraw(kind, sha256).await?;
+            }
+            (None, true) => {
+                log::error!("the file of {noun} {sha256} is gone: withdrawn, upload it again");
+                store.withdraw(kind, sha256).await?;
+            }
+            // Never deleted here: the disk may have been away for a start, or the database be an older backup.
+            (Some(_), false) => {
+                log::warn!("{noun} {sha256} is withdrawn but its file is here: upload it or DELETE it again");
+            }
+            (None, false) => {}
+        }
+    }
+    let known: HashSet<&str> = rows.iter().map(|(sha256, _)| sha256.as_str()).collect();
+    for sha256 in files.keys().filter(|sha256| !known.contains(sha256.as_str())) {
+        log::warn!(
+            "{noun} {sha256} is not in the database and not on offer: upload it again, or delete its file"
+        );
+    }
+    Ok(())
+}
+
+/// Does what blocks on a thread for it.
+async fn worker<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
+) -> Result<T, CatalogError> {
+    tokio::task::spawn_blocking(work).await?
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What a client may cost. The defaults suit one machine that serves a fleet; tests make them small.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Largest artifact that is accepted, in bytes.
+    /// Largest artifact or delta that is accepted, in bytes.
     pub max_artifact_bytes: u64,
     /// Room that uploads leave free on the file system of the data directory, in bytes, so that the database and its
     /// journal never find the disk full because of an upload.

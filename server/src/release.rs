@@ -1,8 +1,9 @@
 //! Choosing what a device is offered: a pure rule over what the store holds for its model.
 //!
-//! The first form knows one rule. Rollouts, pins and groups will be further inputs of [`choose`]; nothing else decides.
+//! The first form knows one rule. Rollouts, pins and groups will be further inputs of [`choose`]; nothing else decides. Which
+//! delta goes with the choice is [`choose_delta`]'s rule.
 
-use crate::store::Artifact;
+use crate::store::{Artifact, Delta};
 
 /// Picks the release for a device that runs `running_sequence`: the highest sequence above it.
 ///
@@ -13,6 +14,17 @@ pub fn choose(candidates: Vec<Artifact>, running_sequence: u64) -> Option<Artifa
         .into_iter()
         .filter(|artifact| artifact.withdrawn_at.is_none() && artifact.sequence > running_sequence)
         .max_by_key(|artifact| (artifact.sequence, artifact.uploaded_at, artifact.id))
+}
+
+/// Picks the delta that goes with an artifact of `artifact_size` bytes: the smallest of those between the two releases.
+///
+/// `None` when none saves anything. A device that is offered one still needs manifest and index from the artifact, and
+/// falls back to it, so a delta of the same size would only cost.
+pub fn choose_delta(candidates: Vec<Delta>, artifact_size: u64) -> Option<Delta> {
+    candidates
+        .into_iter()
+        .filter(|delta| delta.withdrawn_at.is_none() && delta.size < artifact_size)
+        .min_by_key(|delta| (delta.size, delta.id))
 }
 
 #[cfg(test)]
@@ -53,6 +65,29 @@ mod tests {
             ("a device beyond everything", vec![a(), newer()], u64::MAX, None),
         ] {
             assert_eq!(choose(candidates, running).map(|chosen| chosen.id), expected, "{name}");
+        }
+    }
+    #[test]
+    fn deltas() {
+        let delta = |id: i64, size: u64, withdrawn_at: Option<i64>| Delta {
+            id,
+            sha256: format!("{id:064x}"),
+            from_release: "a".into(),
+            to_release: "b".into(),
+            size,
+            uploaded_at: 100,
+            withdrawn_at,
+        };
+        for (name, candidates, expected) in [
+            ("none", vec![], None),
+            ("one", vec![delta(1, 999, None)], Some(1)),
+            ("as large as the artifact", vec![delta(1, 1000, None)], None),
+            ("larger", vec![delta(1, 1001, None)], None),
+            ("the smallest", vec![delta(1, 500, None), delta(2, 400, None), delta(3, 600, None)], Some(2)),
+            ("the first of equals", vec![delta(2, 400, None), delta(1, 400, None)], Some(1)),
+            ("not a withdrawn one", vec![delta(1, 500, None), delta(2, 400, Some(101))], Some(1)),
+        ] {
+            assert_eq!(choose_delta(candidates, 1000).map(|chosen| chosen.id), expected, "{name}");
         }
     }
 }

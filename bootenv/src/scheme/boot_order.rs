@@ -2,7 +2,12 @@
 //!
 //! A slot `b` is named `B` here. Counters are written as one digit and read as the boot script reads them, in
 //! hexadecimal. Unlike a device updated by one `fw_setenv` per variable, order and counters change in one transaction.
+//!
+//! The contract has no mark for a trial, and its boot scripts clear none: when attempts run out the order alone tells. So
+//! `otad_trial` is set here too, but only for a deadline that runs in the new system without otad; nothing decides by it
+//! which slot is tried, and one that names a slot which does not run means nothing.
 
+use super::bootcount::TRIAL;
 use super::{ENV_MARK, MAX_BOOT_LIMIT, Pair, Scheme};
 use crate::env::{Changes, Environment};
 
@@ -51,6 +56,7 @@ pub(super) fn factory(slot: Pair<'_>, limit: u8) -> Changes {
         .set(ORDER, boot_name(slot.this))
         .set(left_name(slot.this), limit.to_string())
         .set(left_name(slot.other), "0")
+        .unset(TRIAL)
         .unset(ENV_MARK)
 }
 
@@ -61,19 +67,31 @@ pub(super) fn disarm(env: &Environment, target: Pair<'_>) -> Changes {
     Changes::new()
         .set(ORDER, reordered(env, first, &[target.this]))
         .set(left_name(target.this), "0")
+        .unset(TRIAL)
         .unset(ENV_MARK)
 }
 
 pub(super) fn arm(env: &Environment, target: Pair<'_>, limit: u8) -> Changes {
+    both(env, target.this, target.other, limit).set(TRIAL, target.this)
+}
+
+pub(super) fn take_back(env: &Environment, target: Pair<'_>, limit: u8) -> Changes {
+    both(env, target.other, target.this, limit).unset(TRIAL)
+}
+
+/// Both slots with all their attempts, in this order.
+fn both(env: &Environment, first: &str, second: &str, limit: u8) -> Changes {
     Changes::new()
-        .set(ORDER, reordered(env, &[target.this, target.other], &[]))
-        .set(left_name(target.this), limit.to_string())
-        .set(left_name(target.other), limit.to_string())
+        .set(ORDER, reordered(env, &[first, second], &[]))
+        .set(left_name(first), limit.to_string())
+        .set(left_name(second), limit.to_string())
         .unset(ENV_MARK)
 }
 
 pub(super) fn commit(env: &Environment, slot: Pair<'_>, limit: u8) -> Changes {
     let changes = Changes::new().set(left_name(slot.this), limit.to_string()).unset(ENV_MARK);
+    // The other slot may just have been armed: that is its trial, not this one's.
+    let changes = if env.get_str(TRIAL) == Some(slot.other) { changes } else { changes.unset(TRIAL) };
     if order(env).contains(&boot_name(slot.this)) {
         changes
     } else {
@@ -86,6 +104,7 @@ pub(super) fn rollback(env: &Environment, failed: Pair<'_>, limit: u8) -> Change
         .set(ORDER, reordered(env, &[failed.other], &[failed.this]))
         .set(left_name(failed.this), "0")
         .set(left_name(failed.other), limit.to_string())
+        .unset(TRIAL)
         .unset(ENV_MARK)
 }
 

@@ -12,7 +12,8 @@
 //! | roll back to a | `otad_slot=a otad_trial= otad_rolled_back=b upgrade_available=0 bootcount=0` | `BOOT_ORDER="A" BOOT_B_LEFT=0 BOOT_A_LEFT=N` |
 //!
 //! Every act also removes `otad_env`, the mark of U-Boot's built-in default environment: after an act the variables say
-//! explicitly what to boot. Names in `BOOT_ORDER` that are no slot (a recovery system) stay, behind the slots.
+//! explicitly what to boot. Names in `BOOT_ORDER` that are no slot (a recovery system) stay, behind the slots. `boot-order`
+//! sets and removes `otad_trial` as `bootcount` does, for a deadline that runs without otad; nothing else reads it there.
 //!
 //! Counters are untrusted input: no act computes with a stored one, and [`Scheme::repair`] bounds what the boot loader
 //! would take for "for ever".
@@ -198,9 +199,7 @@ impl Scheme {
         let pair = self.pair(target)?;
         Ok(match self.kind {
             SchemeKind::Bootcount => bootcount::take_back(pair),
-            SchemeKind::BootOrder => {
-                boot_order::arm(env, Pair { this: pair.other, other: pair.this }, self.limit)
-            }
+            SchemeKind::BootOrder => boot_order::take_back(env, pair, self.limit),
         })
     }
 
@@ -360,6 +359,7 @@ mod tests {
         let factory: Act = |scheme, _| scheme.factory("a");
         let disarm: Act = |scheme, env| scheme.disarm(env, "b");
         let arm: Act = |scheme, env| scheme.arm(env, "b");
+        let take_back: Act = |scheme, env| scheme.take_back(env, "b");
         let commit: Act = |scheme, env| scheme.commit(env, "b");
         let rollback: Act = |scheme, env| scheme.rollback(env, "b");
         let rows = [
@@ -372,10 +372,14 @@ mod tests {
             (disarm, "BOOT_ORDER=B", "BOOT_B_LEFT=0|BOOT_ORDER=A"),
             (disarm, "", "BOOT_B_LEFT=0|BOOT_ORDER=A"),
             (disarm, "BOOT_ORDER=R B A", "BOOT_B_LEFT=0|BOOT_ORDER=R A"),
-            (arm, "BOOT_ORDER=A R", "BOOT_A_LEFT=3|BOOT_B_LEFT=3|BOOT_ORDER=B A R"),
-            (arm, "BOOT_ORDER=A A B", "BOOT_A_LEFT=3|BOOT_B_LEFT=3|BOOT_ORDER=B A"),
-            (commit, "BOOT_B_LEFT=1|BOOT_ORDER=B A", "BOOT_B_LEFT=3|BOOT_ORDER=B A"),
+            (disarm, "BOOT_ORDER=B A|otad_trial=b", "BOOT_B_LEFT=0|BOOT_ORDER=A"),
+            (arm, "BOOT_ORDER=A R", "BOOT_A_LEFT=3|BOOT_B_LEFT=3|BOOT_ORDER=B A R|otad_trial=b"),
+            (arm, "BOOT_ORDER=A A B", "BOOT_A_LEFT=3|BOOT_B_LEFT=3|BOOT_ORDER=B A|otad_trial=b"),
+            (take_back, "BOOT_ORDER=B A|otad_trial=b", "BOOT_A_LEFT=3|BOOT_B_LEFT=3|BOOT_ORDER=A B"),
+            (commit, "BOOT_B_LEFT=1|BOOT_ORDER=B A|otad_trial=b", "BOOT_B_LEFT=3|BOOT_ORDER=B A"),
             (commit, "BOOT_ORDER=A", "BOOT_B_LEFT=3|BOOT_ORDER=B A"),
+            // The other one was armed while this one was being found healthy.
+            (commit, "BOOT_ORDER=A B|otad_trial=a", "BOOT_B_LEFT=3|BOOT_ORDER=A B|otad_trial=a"),
             (rollback, "BOOT_A_LEFT=zz|BOOT_ORDER=B A R", "BOOT_A_LEFT=3|BOOT_B_LEFT=0|BOOT_ORDER=A R"),
         ];
         for (act, old, expected) in rows {

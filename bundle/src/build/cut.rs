@@ -11,8 +11,8 @@ use crate::manifest::Chunking;
 /// Bytes held at a time: several of the longest chunks, so that moving the rest to the front costs little.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
-/// Cuts what `input` delivers and hashes all of it.
-pub(super) struct Cutter<R> {
+/// Cuts what `input` delivers into the chunks that a bundle made of it would have.
+pub struct Cutter<R> {
     input: R,
     chunking: Chunking,
     window: Vec<u8>,
@@ -20,11 +20,13 @@ pub(super) struct Cutter<R> {
     end: usize,
     at_end: bool,
     size: u64,
-    hasher: Hasher,
+    /// Of everything read, where somebody wants to know it.
+    hasher: Option<Hasher>,
 }
 
 impl<R: Read> Cutter<R> {
-    pub(super) fn new(input: R, chunking: Chunking) -> Self {
+    /// Takes an input that stands at its start, and 4 MiB of memory.
+    pub fn new(input: R, chunking: Chunking) -> Self {
         Cutter {
             input,
             chunking,
@@ -33,12 +35,21 @@ impl<R: Read> Cutter<R> {
             end: 0,
             at_end: false,
             size: 0,
-            hasher: Hasher::new(),
+            hasher: None,
         }
     }
 
+    /// The same, hashing all of it on the way.
+    pub(super) fn hashing(input: R, chunking: Chunking) -> Self {
+        Cutter { hasher: Some(Hasher::new()), ..Cutter::new(input, chunking) }
+    }
+
     /// The next chunk, or `None` at the end of the input.
-    pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    #[expect(clippy::should_implement_trait, reason = "it lends its window, which an iterator cannot")]
+    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         if self.end - self.start < self.chunking.max() as usize && !self.at_end {
             self.refill()?;
         }
@@ -53,7 +64,7 @@ impl<R: Read> Cutter<R> {
 
     /// Length and SHA-256 of everything read.
     pub(super) fn finish(self) -> (u64, Digest) {
-        (self.size, self.hasher.finish())
+        (self.size, self.hasher.unwrap_or_default().finish())
     }
 
     fn refill(&mut self) -> io::Result<()> {
@@ -67,7 +78,9 @@ impl<R: Read> Cutter<R> {
                     break;
                 }
                 Ok(count) => {
-                    self.hasher.update(room.get(..count).unwrap_or_default());
+                    if let Some(hasher) = &mut self.hasher {
+                        hasher.update(room.get(..count).unwrap_or_default());
+                    }
                     self.end += count;
                     self.size += count as u64;
                 }
@@ -93,7 +106,7 @@ fn cut(chunking: Chunking, rest: &[u8]) -> usize {
 }
 
 /// Whether every byte is zero; the overlapping comparison is one call of `memcmp`.
-pub(super) fn is_zero(chunk: &[u8]) -> bool {
+pub(crate) fn is_zero(chunk: &[u8]) -> bool {
     match (chunk.split_first(), chunk.split_last()) {
         (Some((first, tail)), Some((_, head))) => *first == 0 && head == tail,
         _ => true,
@@ -124,7 +137,7 @@ mod tests {
     }
 
     fn lengths(data: &[u8], chunking: Chunking) -> Vec<usize> {
-        let mut cutter = Cutter::new(Drip(data), chunking);
+        let mut cutter = Cutter::hashing(Drip(data), chunking);
         let mut lengths = Vec::new();
         while let Some(chunk) = cutter.next().unwrap() {
             lengths.push(chunk.len());
@@ -137,7 +150,7 @@ mod tests {
     fn agrees_with_cutting_the_whole_at_once() {
         let data = noise(11_000_000);
         let whole: Vec<_> =
-            fastcdc::v2020::FastCDC::new(&data, 16384, 65536, 262_144).map(|chunk| chunk.length).collect();
+            fastcdc::v2020::FastCDC::new(&data, 8192, 32768, 131_072).map(|chunk| chunk.length).collect();
         assert_eq!(lengths(&data, Chunking::DEFAULT), whole);
         let fixed = lengths(&data, Chunking::DEFAULT_FIXED);
         assert_eq!((fixed.len(), fixed.last()), (168, Some(&(11_000_000 % 65536))));

@@ -16,6 +16,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 pub(crate) use assemble::{NewFile, write_front};
+pub use cut::Cutter;
+pub(crate) use cut::is_zero;
 
 use crate::digest::Digest;
 use crate::error::Error;

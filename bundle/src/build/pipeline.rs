@@ -81,7 +81,7 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
 
 fn read(job: &Job<'_>, file: File, workers: &[SyncSender<Plain>]) -> Result<(u64, Digest), Error> {
     let image = SparseReader::new(file).map_err(Error::file("read", &job.source.path))?;
-    let mut cutter = Cutter::new(image, job.chunking);
+    let mut cutter = Cutter::hashing(image, job.chunking);
     let mut turn = workers.iter().cycle();
     while let Some(chunk) = cutter.next().map_err(Error::file("read", &job.source.path))? {
         let length = u32::try_from(chunk.len()).map_err(|_| Error::Caller("a chunk above 4 GiB".into()))?;

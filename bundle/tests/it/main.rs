@@ -6,6 +6,9 @@
 mod building;
 mod container;
 mod decoding;
+mod delta;
+mod delta_bytes;
+mod delta_memory;
 mod hostile;
 mod large;
 mod manifests;

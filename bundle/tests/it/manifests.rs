@@ -264,13 +264,14 @@ proptest! {
     #[test]
     fn manifests_round_trip(
         sequence in 0..=i64::MAX as u64,
-        compatible in proptest::collection::vec("[ -~]{1,40}", 1..4),
+        compatible in proptest::collection::btree_set("[ -~]{1,40}", 1..4),
         description in "[ -~\n\t\u{a0}-\u{2fff}]{0,200}",
         blocks in 1u64..5000,
         payload in 0u64..4096,
     ) {
         let mut update = update("1.2.3-rc.1+build.7", sequence);
-        update.compatible = compatible;
+        // A name that stands there twice is refused.
+        update.compatible = compatible.into_iter().collect();
         update.description = description;
         let image = Image {
             role: "rootfs".into(),

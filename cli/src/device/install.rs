@@ -26,7 +26,7 @@ pub(super) async fn run(bus: &str, arguments: &InstallArgs, voice: Voice) -> Res
     let events = link.listen().await?;
     // What happened before must not be taken for the outcome of this install.
     let seen = unless_interrupted(link.device()).await?.last_result;
-    let wanted = InstallOptions { reboot: arguments.reboot };
+    let wanted = InstallOptions { reboot: arguments.reboot, delta: arguments.delta.clone() };
     let path = unless_interrupted(link.install(source, wanted)).await?;
     voice.report(&Report::Started { job: &path })?;
     let job = unless_interrupted(link.job(&path)).await?.unwrap_or_else(|| Job::new(&path));

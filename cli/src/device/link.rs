@@ -59,9 +59,10 @@ pub(super) struct JobEnd {
 }
 
 /// What the person asks of an install.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct InstallOptions {
     pub(super) reboot: bool,
+    pub(super) delta: Option<String>,
 }
 
 /// Events, first come first served.
@@ -156,6 +157,9 @@ impl Link {
         // Only what is asked for: an older otad refuses options it does not know.
         if wanted.reboot {
             options.insert(option::REBOOT, true.into());
+        }
+        if let Some(delta) = wanted.delta {
+            options.insert(option::DELTA, delta.into());
         }
         let job = match source {
             Source::Url(url) => self.manager.install(&url, options).await,

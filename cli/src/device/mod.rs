@@ -4,6 +4,7 @@
 //! happens when either side goes away. It never opens a slot, an environment or otad's data: everything it knows comes
 //! over the bus.
 
+mod confirm;
 mod fields;
 mod install;
 mod link;
@@ -47,7 +48,8 @@ async fn perform(command: DeviceCommand, bus: &str, voice: Voice) -> Result<(), 
         DeviceCommand::Status(arguments) if arguments.follow => status::follow(bus, voice).await,
         DeviceCommand::Status(_) => status::show(bus, voice).await,
         DeviceCommand::Log => status::log(bus, voice).await,
-        DeviceCommand::Commit => {
+        DeviceCommand::Commit(arguments) if arguments.when_healthy => confirm::wait(bus, voice).await,
+        DeviceCommand::Commit(_) => {
             Link::open(bus).await?.commit().await?;
             acknowledge(voice, "commit", "committed: the running system is confirmed")
         }
@@ -85,7 +87,7 @@ fn streams_events(command: &DeviceCommand) -> bool {
     match command {
         DeviceCommand::Install(_) => true,
         DeviceCommand::Status(arguments) => arguments.follow,
-        DeviceCommand::Commit
+        DeviceCommand::Commit(_)
         | DeviceCommand::Rollback
         | DeviceCommand::Cancel
         | DeviceCommand::Reboot

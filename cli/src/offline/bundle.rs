@@ -1,4 +1,4 @@
-//! `otactl bundle`: inspect, verify, sign, extract. Making one is in [`super::create`].
+//! `otactl bundle`: inspect, verify, sign, extract. Making one is in [`super::create`], deltas are in [`super::delta`].
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::key::path_text;
 use super::progress::Bar;
-use super::{create, output, trust};
+use super::{create, delta, output, trust};
 use crate::args::{BundleCommand, Globals, OptionalTrust, RequiredTrust};
 use crate::exit::Exit;
 use crate::show::{Style, Tone, human_bytes, printable, table};
@@ -20,6 +20,10 @@ use crate::show::{Style, Tone, human_bytes, printable, table};
 pub(crate) fn run(command: BundleCommand, globals: &Globals) -> Result<(), Exit> {
     match command {
         BundleCommand::Create(args) => create::run(&args, globals),
+        BundleCommand::Delta(args) => delta::run(&args, globals),
+        BundleCommand::Inspect { bundle, .. } if delta::is_delta(&bundle) => {
+            delta::inspect(open(&bundle)?, globals)
+        }
         BundleCommand::Inspect { bundle, trust } => inspect(&bundle, &trust, globals),
         BundleCommand::Verify { bundle, trust } => verify_all(&bundle, trust, globals),
         BundleCommand::Sign { bundle, key, out } => sign(&bundle, &key, out.as_deref(), globals),

@@ -115,7 +115,10 @@ fn recipe(args: &CreateArgs) -> Result<Recipe, Exit> {
 fn chunking(args: &CreateArgs) -> Result<Chunking, Exit> {
     match (args.chunking, args.chunk_size) {
         (ChunkingKind::Fastcdc, None) => Ok(Chunking::DEFAULT),
-        (ChunkingKind::Fastcdc, Some(_)) => Err(Exit::usage("--chunk-size belongs to --chunking fixed")),
+        // A quarter and four times the average, as the default has it.
+        (ChunkingKind::Fastcdc, Some(average)) => {
+            Ok(Chunking::FastCdc { min: average / 4, average, max: average.saturating_mul(4) })
+        }
         (ChunkingKind::Fixed, None) => Ok(Chunking::DEFAULT_FIXED),
         (ChunkingKind::Fixed, Some(size)) => Ok(Chunking::Fixed { size }),
     }

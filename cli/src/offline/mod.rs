@@ -5,6 +5,7 @@
 
 pub(crate) mod bundle;
 mod create;
+mod delta;
 pub(crate) mod key;
 mod output;
 mod progress;

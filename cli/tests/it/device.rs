@@ -101,6 +101,37 @@ fn what_succeeds_says_so_and_exits_with_0() {
     assert_eq!(bus.run(&["commit", "--json"]).json_lines(), [json!({"event": "done", "act": "commit"})]);
 }
 
+/// What `otad-mark-good.service` does: it waits for the verdict of the health checks and asks for nothing.
+#[test]
+fn commit_when_healthy_waits_for_the_verdict() {
+    let bus = Bus::start();
+    let fake = Fake::start(&bus, World::idle());
+    let ran = bus.run(&["commit", "--when-healthy"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "confirmed: 2.0.0 runs from slot a\n"), "{ran:?}");
+    drop(fake);
+
+    for (verdict, last, status) in [
+        ("confirmed", result("committed", "2.1.0", "", "", 7), 0),
+        ("disarmed", result("failed", "2.1.0", "", "", 7), 1),
+    ] {
+        // The job stands for whatever changes while somebody waits.
+        let script = vec![
+            Step::Pause(700),
+            Step::Boot { slot: "b", state: verdict },
+            Step::Become(if status == 0 { "idle" } else { "post-upgrade" }, last),
+        ];
+        let slot_states =
+            [("a", "confirmed"), ("b", "trial")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        let world = World { script, running: true, booted: "b".into(), slot_states, ..World::idle() };
+        let fake = Fake::start(&bus, world);
+        let begin = Instant::now();
+        let ran = bus.run(&["commit", "--when-healthy"]);
+        assert_eq!(ran.status, status, "{ran:?}");
+        assert!(begin.elapsed() >= Duration::from_millis(300), "it did not wait: {ran:?}");
+        assert!(fake.world().calls.is_empty(), "it asked for something");
+    }
+}
+
 /// D4: the policy of the bus, not otad, refuses.
 #[test]
 fn a_denial_by_the_bus_exits_with_6() {

@@ -233,6 +233,39 @@ fn flags_override_the_template_and_quiet_is_quiet() {
 }
 
 #[test]
+fn a_delta_is_made_and_shown() {
+    let shop = workshop();
+    let path = shop.path();
+    std::fs::rename(path.join("x.otab"), path.join("old.otab")).unwrap();
+    std::fs::write(path.join("kernel"), "kernel".repeat(5000) + "and more").unwrap();
+    ok(path, &format!("{CREATE} --sequence 43 --chunk-size 8192"));
+    let made = ok(path, "bundle delta --from old.otab --to x.otab -o d.otad-delta").out;
+    assert!(made.starts_with("d.otad-delta: ") && made.contains("kernel.index"), "{made}");
+    let shown = ok(path, "bundle inspect d.otad-delta").out;
+    let release = ok(path, "bundle inspect x.otab --json").json()["release"].as_str().unwrap().to_owned();
+    assert!(shown.contains(&format!("to release    {release}")), "{shown}");
+    let value = ok(path, "bundle inspect d.otad-delta --json").json();
+    assert_eq!(value["size"], std::fs::metadata(path.join("d.otad-delta")).unwrap().len());
+    assert_eq!(value["sections"][3]["role"], "kernel");
+    assert_eq!(value["sections"][3]["new_size"], 30_008);
+    assert!(value["sections"][2]["stored"].as_u64().unwrap() < 100, "the same image");
+    let again =
+        ok(path, "bundle delta --from old.otab --to x.otab -o e.otad-delta --threads 1 --json").json();
+    assert_eq!(again["size"], value["size"]);
+    assert_eq!(again["left_out"], serde_json::json!([]));
+    for (line, status) in [
+        ("bundle delta --from old.otab --to missing.otab -o y", 1),
+        ("bundle delta --from m.toml --to x.otab -o y", 3),
+        ("bundle delta --from old.otab --to x.otab -o y --threads 0", 2),
+        ("bundle inspect missing.otad-delta", 1),
+    ] {
+        let done = run(path, line);
+        assert_eq!(done.status, status, "{line}: {}{}", done.out, done.err);
+    }
+    assert!(!path.join("y").exists());
+}
+
+#[test]
 fn trust_show_lists_roles() {
     let shop = workshop();
     let id = ok(shop.path(), "key id k.pub --json").json()["id"].as_str().unwrap().to_owned();
@@ -249,9 +282,14 @@ fn the_definition_is_sound() {
     use clap::CommandFactory;
     otactl::args::Cli::command().debug_assert();
     let directory = tempfile::tempdir().unwrap();
-    for line in
-        ["--help", "install --help", "bundle create --help", "trust create --help", "key generate --help"]
-    {
+    for line in [
+        "--help",
+        "install --help",
+        "bundle create --help",
+        "bundle delta --help",
+        "trust create --help",
+        "key generate --help",
+    ] {
         let help = ok(directory.path(), line).out;
         assert!(help.contains("Example"), "{line} teaches nothing: {help}");
     }

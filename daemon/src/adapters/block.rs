@@ -5,18 +5,20 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
 
 use super::ioctl;
+use crate::aligned::{ALIGNMENT, Aligned};
 use crate::failure::{Act, Code, Failure, from_slot};
-use crate::ports::{DeviceId, SlotDevice, SlotDevices};
+use crate::ports::{DeviceId, SlotDevice, SlotDevices, SlotReader};
 
 /// Direct reads are made in windows of this size, so that chunks of any length and offset cost few system calls.
 const WINDOW_BYTES: usize = 1024 * 1024;
-/// Offset, length and memory of a direct read are multiples of this; no device asks for more.
-const ALIGNMENT: usize = 4096;
+/// The same where chunks are picked from all over a device.
+const PICKING_WINDOW_BYTES: usize = 128 * 1024;
 /// Smallest range for which zeroing by command is worth a system call of its own, and its alignment.
 const ZERO_ALIGNMENT: u64 = 4096;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -61,6 +63,15 @@ impl SlotDevices for SystemDevices {
         })?;
         Ok(Box::new(device))
     }
+
+    fn open_source(&self, path: &Path) -> io::Result<(Box<dyn SlotReader>, u64)> {
+        let open = |flags| OpenOptions::new().read(true).custom_flags(flags | libc::O_CLOEXEC).open(path);
+        // A mounted device is read past the cache too: what matters is not to fill the memory of a small device with it.
+        let file = open(libc::O_DIRECT).or_else(|_| open(0))?;
+        let metadata = file.metadata()?;
+        let size = if metadata.file_type().is_block_device() { ioctl::size(&file)? } else { metadata.len() };
+        Ok((Box::new(Reader { file: Arc::new(file), window: Window::new(PICKING_WINDOW_BYTES) }), size))
+    }
 }
 
 /// The devices directly below a block device: the slaves of a mapper device, the file behind a loop device.
@@ -96,24 +107,14 @@ fn mounts(path: &Path) -> String {
 
 /// One open target.
 struct Device {
-    /// For writing; holds the exclusive claim.
+    /// Holds the exclusive claim; goes through the page cache.
     file: File,
-    /// For reading past the page cache; where direct reads are not possible, the same file through the cache.
-    reader: File,
-    /// Whether `reader` really bypasses the cache.
+    /// The same device past the page cache; where that is not possible, through it.
+    bypass: Arc<File>,
+    /// Whether `bypass` really bypasses the cache.
     direct: bool,
     id: DeviceId,
     size: u64,
-    window: Window,
-}
-
-/// Aligned memory holding part of the device, so that small reads do not each go to it.
-struct Window {
-    memory: Vec<u8>,
-    /// Where the aligned part of `memory` begins.
-    start: usize,
-    offset: u64,
-    filled: usize,
 }
 
 impl Device {
@@ -134,8 +135,8 @@ impl Device {
             let what = "neither a block device nor a regular file";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         };
-        let (reader, direct) = direct_reader(&file)?;
-        Ok(Device { file, reader, direct, id, size, window: Window::new() })
+        let (bypass, direct) = bypass(&file)?;
+        Ok(Device { file, bypass: Arc::new(bypass), direct, id, size })
     }
 
     fn is_block(&self) -> bool {
@@ -163,17 +164,25 @@ impl Device {
 
 /// A second descriptor of the same device that bypasses the page cache, and whether it really does: some file systems
 /// cannot.
-fn direct_reader(file: &File) -> io::Result<(File, bool)> {
+fn bypass(file: &File) -> io::Result<(File, bool)> {
     use std::os::fd::AsRawFd as _;
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(&path);
-    match direct {
-        Ok(reader) => Ok((reader, true)),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            Ok((OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC).open(&path)?, false))
-        }
+    let open =
+        |flags| OpenOptions::new().read(true).write(true).custom_flags(flags | libc::O_CLOEXEC).open(&path);
+    match open(libc::O_DIRECT) {
+        Ok(bypass) => Ok((bypass, true)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((open(0)?, false)),
         Err(error) => Err(error),
     }
+}
+
+/// The part of `data`, to be written at `offset`, that a device can take from memory as it lies there.
+fn aligned_part(data: &[u8], offset: u64) -> std::ops::Range<usize> {
+    let alignment = ALIGNMENT as u64;
+    let before = usize::try_from(offset.next_multiple_of(alignment) - offset).unwrap_or(usize::MAX);
+    let fits = data.as_ptr().align_offset(ALIGNMENT) == before;
+    let whole = data.len().saturating_sub(before) / ALIGNMENT * ALIGNMENT;
+    if fits && whole > 0 { before..before + whole } else { 0..0 }
 }
 
 impl SlotDevice for Device {
@@ -185,29 +194,22 @@ impl SlotDevice for Device {
         self.size
     }
 
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let at = offset + u64::try_from(done).unwrap_or(0);
-            let found = self.window.copy(at, rest);
-            if found == 0 {
-                self.window.fill(&self.reader, at)?;
-                if !self.window.holds(at) {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            done += found;
+    fn reader(&self) -> io::Result<Box<dyn SlotReader>> {
+        Ok(Box::new(Reader { file: self.bypass.clone(), window: Window::new(WINDOW_BYTES) }))
+    }
+
+    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let part = if self.direct && self.is_block() { aligned_part(data, offset) } else { 0..0 };
+        let at = |position: usize| offset + u64::try_from(position).unwrap_or(0);
+        let pieces =
+            [(0..part.start, &self.file), (part.clone(), &*self.bypass), (part.end..data.len(), &self.file)];
+        for (piece, file) in pieces.into_iter().filter(|(piece, _)| !piece.is_empty()) {
+            file.write_all_at(data.get(piece.clone()).unwrap_or_default(), at(piece.start))?;
         }
         Ok(())
     }
 
-    fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.window.forget();
-        self.file.write_all_at(data, offset)
-    }
-
     fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
-        self.window.forget();
         let end = offset + length;
         let (first, last) = (offset.next_multiple_of(ZERO_ALIGNMENT), end - end % ZERO_ALIGNMENT);
         if first >= last {
@@ -232,7 +234,6 @@ impl SlotDevice for Device {
     }
 
     fn drop_caches(&mut self) -> io::Result<()> {
-        self.window.forget();
         posix_fadvise(self.file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
         // Direct reads do not need it, and it needs CAP_SYS_ADMIN, which the unit does not give.
         if self.is_block() && !self.direct {
@@ -242,15 +243,40 @@ impl SlotDevice for Device {
     }
 }
 
-impl Window {
-    fn new() -> Self {
-        let memory = vec![0; WINDOW_BYTES + ALIGNMENT];
-        let start = memory.as_ptr().align_offset(ALIGNMENT);
-        Window { memory, start, offset: 0, filled: 0 }
-    }
+/// Reads an open target through a window.
+struct Reader {
+    file: Arc<File>,
+    window: Window,
+}
 
-    fn forget(&mut self) {
-        self.filled = 0;
+impl SlotReader for Reader {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset + u64::try_from(done).unwrap_or(0);
+            let found = self.window.copy(at, rest);
+            if found == 0 {
+                self.window.fill(&self.file, at)?;
+                if !self.window.holds(at) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            done += found;
+        }
+        Ok(())
+    }
+}
+
+/// Part of the device, so that small reads do not each go to it.
+struct Window {
+    memory: Aligned,
+    offset: u64,
+    filled: usize,
+}
+
+impl Window {
+    fn new(bytes: usize) -> Self {
+        Window { memory: Aligned::new(bytes), offset: 0, filled: 0 }
     }
 
     fn holds(&self, offset: u64) -> bool {
@@ -264,8 +290,7 @@ impl Window {
             return 0;
         }
         let skip = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
-        let valid = self.memory.get(self.start..self.start + self.filled).unwrap_or(&[]);
-        let found = valid.get(skip..).unwrap_or(&[]);
+        let found = self.memory.bytes().get(skip..self.filled).unwrap_or_default();
         let length = found.len().min(into.len());
         if let (Some(into), Some(found)) = (into.get_mut(..length), found.get(..length)) {
             into.copy_from_slice(found);
@@ -275,11 +300,11 @@ impl Window {
 
     /// Reads the window that contains `offset`.
     fn fill(&mut self, device: &File, offset: u64) -> io::Result<()> {
-        self.offset = offset - offset % u64::try_from(ALIGNMENT).unwrap_or(1);
+        let alignment = ALIGNMENT as u64;
+        self.offset = offset - offset % alignment;
         self.filled = 0;
-        while self.filled < WINDOW_BYTES {
-            let from = self.start + self.filled;
-            let Some(rest) = self.memory.get_mut(from..self.start + WINDOW_BYTES) else { break };
+        while let Some(rest) = self.memory.bytes_mut().get_mut(self.filled..).filter(|rest| !rest.is_empty())
+        {
             match device.read_at(rest, self.offset + u64::try_from(self.filled).unwrap_or(0)) {
                 Ok(0) => break,
                 Ok(length) => {
@@ -312,7 +337,7 @@ mod tests {
         let path = dir.path().join("slot");
         let content: Vec<u8> = (0..3 * WINDOW_BYTES + 777).map(|n| (n * 31).to_le_bytes()[1]).collect();
         std::fs::write(&path, &content).unwrap();
-        let mut device = Device::open(&path).unwrap();
+        let mut device = Device::open(&path).unwrap().reader().unwrap();
         for (offset, length) in
             [(0, 1), (4095, 2), (WINDOW_BYTES - 1, 3), (5, 2 * WINDOW_BYTES), (content.len() - 9, 9)]
         {

@@ -26,12 +26,17 @@ const DEATH: Duration = Duration::from_secs(2);
 pub struct SystemHealth {
     checks: Option<PathBuf>,
     units: Vec<String>,
+    runtime_dir: PathBuf,
 }
 
 impl SystemHealth {
     /// Takes directory and units from the configuration.
-    pub fn new(health: &config::Health) -> Self {
-        SystemHealth { checks: health.checks.clone(), units: health.units.clone() }
+    pub fn new(health: &config::Health, runtime_dir: &Path) -> Self {
+        SystemHealth {
+            checks: health.checks.clone(),
+            units: health.units.clone(),
+            runtime_dir: runtime_dir.to_owned(),
+        }
     }
 }
 
@@ -43,6 +48,10 @@ impl HealthChecks for SystemHealth {
             }
         }
         self.units.iter().try_for_each(|unit| check_unit(unit, limit))
+    }
+
+    fn pre_run(&self, image: &Path) -> Result<(), Failure> {
+        super::pre_run::pre_run(image, &self.runtime_dir)
     }
 }
 
@@ -102,7 +111,7 @@ fn judge(what: &str, status: Option<ExitStatus>, output: &str, limit: Duration) 
 }
 
 /// Runs a command in a process group of its own; `None` instead of a status when it had to be killed (H1).
-fn run(mut command: Command, limit: Duration) -> std::io::Result<(Option<ExitStatus>, String)> {
+pub(super) fn run(mut command: Command, limit: Duration) -> std::io::Result<(Option<ExitStatus>, String)> {
     // A file takes whatever the check writes without ever blocking it, and keeps nothing open in grandchildren.
     let mut output = memory_file()?;
     let (stdout, stderr) = (output.try_clone()?, output.try_clone()?);
@@ -162,9 +171,12 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    fn health(dir: &Path) -> SystemHealth {
+        SystemHealth { checks: Some(dir.to_owned()), units: Vec::new(), runtime_dir: PathBuf::new() }
+    }
+
     fn run_all(dir: &Path) -> Result<(), Failure> {
-        let health = SystemHealth { checks: Some(dir.to_owned()), units: Vec::new() };
-        health.run(Duration::from_millis(300))
+        health(dir).run(Duration::from_millis(300))
     }
 
     /// H1, H2: every way a check can fail is a failure with its reason.
@@ -189,9 +201,8 @@ mod tests {
         assert_eq!(run_all(dir.path()).unwrap_err().code, Code::HealthTimeout);
 
         check(dir.path(), "20-bad", "yes", 0o755);
-        let health = SystemHealth { checks: Some(dir.path().to_owned()), units: Vec::new() };
         let started = Instant::now();
-        assert_eq!(health.run(Duration::from_secs(60)).unwrap_err().code, Code::HealthTimeout);
+        assert_eq!(health(dir.path()).run(Duration::from_secs(60)).unwrap_err().code, Code::HealthTimeout);
         assert!(
             started.elapsed() < Duration::from_secs(30),
             "a check that floods its output is stopped early"

@@ -9,4 +9,5 @@ pub mod journal;
 pub mod machine;
 pub mod model;
 pub mod pipe;
+mod pre_run;
 pub mod state_fs;

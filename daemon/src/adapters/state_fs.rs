@@ -34,6 +34,11 @@ impl DataDirectory {
         Ok(DataDirectory { root: root.to_owned() })
     }
 
+    /// Takes a directory for reading only, as it is.
+    pub fn read_only(root: &Path) -> Self {
+        DataDirectory { root: root.to_owned() }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }

@@ -55,18 +55,26 @@ fn text(text: impl Into<String>) -> Variant<'static> {
 pub(super) struct Options {
     /// Reboot as soon as the target is armed.
     pub reboot: bool,
+    /// URL of a delta to the release.
+    pub delta: Option<String>,
 }
 
 /// Reads options strictly: an option that is not understood may be one that matters.
 pub(super) fn options(given: &HashMap<String, Variant<'_>>) -> Result<Options, Failure> {
     let mut options = Options::default();
     for (key, value) in given {
-        if key != option::REBOOT {
-            let what = format!("unknown option `{key}`; known is `{}`", option::REBOOT);
-            return Err(Failure::new(Code::InvalidOption, what));
+        let wrong = |what: &str| Failure::new(Code::InvalidOption, format!("option `{key}` must be {what}"));
+        match key.as_str() {
+            option::REBOOT => options.reboot = bool::try_from(value).map_err(|_| wrong("a boolean"))?,
+            option::DELTA => {
+                let url = <&str>::try_from(value).map_err(|_| wrong("a text"))?;
+                options.delta = Some(url.to_owned());
+            }
+            _ => {
+                let known = format!("known are `{}` and `{}`", option::REBOOT, option::DELTA);
+                return Err(Failure::new(Code::InvalidOption, format!("unknown option `{key}`; {known}")));
+            }
         }
-        options.reboot = bool::try_from(value)
-            .map_err(|_| Failure::new(Code::InvalidOption, format!("option `{key}` must be a boolean")))?;
     }
     Ok(options)
 }
@@ -78,8 +86,8 @@ mod tests {
     #[test]
     fn unknown_and_mistyped_options_are_refused() {
         let given = |key: &str, value: Variant<'static>| HashMap::from([(key.to_owned(), value)]);
-        assert_eq!(options(&HashMap::new()), Ok(Options { reboot: false }));
-        assert_eq!(options(&given("reboot", Variant::from(true))), Ok(Options { reboot: true }));
+        assert_eq!(options(&HashMap::new()), Ok(Options::default()));
+        assert_eq!(options(&given("reboot", Variant::from(true))), Ok(Options { reboot: true, delta: None }));
         for bad in [given("reboot", Variant::from("yes")), given("rebot", Variant::from(true))] {
             assert_eq!(options(&bad).unwrap_err().code, Code::InvalidOption);
         }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use otad_bundle::{Bundle, Root};
+use otad_dbus::value::option;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, Variant};
@@ -99,7 +100,8 @@ impl Manager {
             return Err(Failure::new(Code::InvalidSource, what));
         }
         let origin = Origin::Url(url.clone());
-        let (source, stop, reboot) = (Source::Url(url), Stop::default(), options.reboot);
+        let (source, stop, reboot) =
+            (Source::Url { url, delta: options.delta }, Stop::default(), options.reboot);
         self.start(Install { source, origin, stop, reboot }, connection).await
     }
 
@@ -113,6 +115,10 @@ impl Manager {
     ) -> Result<OwnedObjectPath, Failure> {
         authorize::caller(connection, &header).await?;
         let options = dictionary::options(&options)?;
+        if options.delta.is_some() {
+            let what = format!("option `{}` goes with a URL, not with a file or pipe", option::DELTA);
+            return Err(Failure::new(Code::InvalidOption, what));
+        }
         let stop = Stop::default();
         let input = pipe::open(OwnedFd::from(bundle), &stop)?;
         let (source, origin, reboot) = (Source::Open(input), Origin::Descriptor, options.reboot);

@@ -119,13 +119,11 @@ impl Engine {
         }
     }
 
-    /// Removes kept indexes that no slot needs; best effort, a few hundred KiB stay at worst until the next update.
+    /// Removes kept indexes that neither a slot nor the next try of what just failed needs; best effort, a few hundred KiB stay at worst until the next update.
     fn drop_stale_indexes(&self) {
-        let needed: Vec<String> = self
-            .record
-            .slots
-            .values()
-            .flat_map(|held| held.release.images.iter().map(crate::install::index_name))
+        let tried = self.state.attempt().and_then(|attempt| attempt.release.as_ref());
+        let needed: Vec<String> = (self.record.slots.values().map(|held| &held.release).chain(tried))
+            .flat_map(|release| release.images.iter().map(crate::install::index_name))
             .collect();
         for name in self.ports.fs.list("index/").unwrap_or_default() {
             if !needed.contains(&name)

@@ -7,7 +7,7 @@ use crate::install::prepare::Prepared;
 use crate::install::readback::SyncedSlot;
 use crate::install::worker::Worker;
 use crate::lifecycle::event::{Attempt, Effect, Event, Origin, Stage, State};
-use crate::lifecycle::record::{self, Held};
+use crate::lifecycle::record::{self, Factory, Held};
 use crate::ports::Stop;
 
 impl Engine {
@@ -20,9 +20,7 @@ impl Engine {
         match effect {
             Effect::Persist => self.persist().map(|()| None),
             Effect::Forget => {
-                let target = &need(attempt)?.target;
-                self.record.slots.remove(target);
-                self.record.factory.remove(target);
+                self.forget(&need(attempt)?.target);
                 Ok(None)
             }
             Effect::Remember => {
@@ -56,6 +54,15 @@ impl Engine {
         record::save(&*self.ports.fs, &self.record)
     }
 
+    fn forget(&mut self, slot: &str) {
+        self.record.factory.remove(slot);
+        self.record.replaced.remove(slot);
+        if let Some(held) = self.record.slots.remove(slot) {
+            let (version, sequence) = (held.release.version, held.release.sequence);
+            self.record.replaced.insert(slot.to_owned(), Factory { version, sequence });
+        }
+    }
+
     fn remember(&mut self, attempt: &Attempt) {
         if let Some(release) = attempt.release.clone() {
             let held = Held { release, installed_at: self.ports.clock.wall_seconds() };
@@ -69,6 +76,7 @@ impl Engine {
         Ok(Worker {
             config: self.config.clone(),
             ports: self.ports.clone(),
+            held: self.record.held(&slots.booted.name).cloned(),
             running: slots.booted,
             target: slots.other,
             current: self.current.clone(),
@@ -126,6 +134,7 @@ impl Engine {
     pub(super) fn watch_health(&mut self) -> Result<(), Failure> {
         if let State::PostUpgrade(attempt, Stage::Trial) = &self.state {
             self.ports.trail.follow();
+            self.is_not_what_was_replaced(attempt)?;
             log::info!("slot {} is on trial; watching its health", attempt.target);
         }
         let stop = Stop::default();
@@ -137,6 +146,26 @@ impl Engine {
                 Message::Health(health::watch(&config.health, &*ports.health, &*ports.clock, &stopped))
             }),
         )
+    }
+
+    /// Whether the system on trial is not the one from before (S3): a storage that lost an update after it had been read back
+    /// boots what the slot held until then. Only an image whose `image.toml` names its release can tell.
+    fn is_not_what_was_replaced(&self, attempt: &Attempt) -> Result<(), Failure> {
+        let says = super::start::image_info(&*self.ports.machine);
+        let before = self.record.replaced.get(&attempt.target);
+        let (Some(release), Some(says), Some(before)) = (&attempt.release, says, before) else {
+            return Ok(());
+        };
+        let runs_it = says.version == before.version && says.sequence == before.sequence;
+        let is_new = release.version != before.version || release.sequence != before.sequence;
+        // An attempt that fetched nothing found its release in the slot, under whatever name it was there before.
+        if !(runs_it && is_new && attempt.fetched > 0) {
+            return Ok(());
+        }
+        let (old, new) = (&before.version, &release.version);
+        let what = format!("slot {} runs version {old} again, although {new} was installed", attempt.target);
+        let why = format!("{what} and read back: its storage lost the update");
+        Err(Failure::new(Code::VerifyFailed, format!("{why}; the device may be failing")))
     }
 
     pub(super) fn reboot(&mut self) -> Result<(), Failure> {

@@ -42,6 +42,8 @@ pub struct Ports {
     pub machine: Arc<dyn Machine>,
     pub health: Arc<dyn HealthChecks>,
     pub trail: Arc<dyn Trail>,
+    /// Threads that a stage of an install may use; 0 runs everything inline, one after the other.
+    pub lanes: usize,
 }
 
 /// Work that takes long, by the name of its thread; its message goes to [`Engine::handle`].
@@ -165,10 +167,11 @@ impl Engine {
             Ok(_) if self.is_cancelled() => Event::Cancelled,
             Ok(written) => {
                 log::info!(
-                    "slot {} is synced: {} bytes fetched, {} written",
+                    "slot {} is synced: {} bytes fetched, {} written, {} taken from the running slot or a delta",
                     written.synced.name(),
                     written.fetched,
-                    written.written
+                    written.written,
+                    written.saved
                 );
                 self.synced = Some(written.synced);
                 self.begin(Phase::Arming);

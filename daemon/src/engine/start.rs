@@ -11,6 +11,7 @@ use crate::install::prepare::Current;
 use crate::lifecycle::event::{Attempt, Conclusion, Effect, Reason, State};
 use crate::lifecycle::record::{self, Factory, Record};
 use crate::lifecycle::recover::{BootFacts, recover};
+use crate::ports::Machine;
 use crate::slots;
 use crate::trial::BootControl;
 
@@ -32,6 +33,9 @@ impl Engine {
             log::warn!("{remark}");
         }
         let slots = find_slots(&config, &ports);
+        if let Ok(command_line) = ports.machine.command_line() {
+            boot.note_command_line(&command_line);
+        }
         let boot_id = ports
             .machine
             .boot_id()
@@ -156,29 +160,24 @@ fn current(ports: &Ports, record: &Record, slots: Option<&Slots>) -> Current {
             floor: record.floor,
         };
     }
-    let unknown = Current { floor: record.floor, ..Current::default() };
-    match ports.machine.image_info().map(|text| text.as_deref().map(toml::from_str::<ImageInfo>)) {
-        Ok(Some(Ok(info))) => {
-            Current { version: info.version, sequence: info.sequence, release: None, floor: record.floor }
-        }
-        Ok(Some(Err(error))) => {
-            log::warn!("the image's own version cannot be read: {}", error.message());
-            unknown
-        }
-        Ok(None) => unknown,
-        Err(error) => {
-            log::warn!("the image's own version cannot be read: {error}");
-            unknown
-        }
-    }
+    let info = image_info(&*ports.machine).unwrap_or_default();
+    Current { version: info.version, sequence: info.sequence, release: None, floor: record.floor }
+}
+
+/// What the running image says of itself, if it says anything that can be read.
+pub(super) fn image_info(machine: &dyn Machine) -> Option<ImageInfo> {
+    let unreadable =
+        |error: &dyn std::fmt::Display| log::warn!("the image's own version cannot be read: {error}");
+    let text = machine.image_info().inspect_err(|error| unreadable(error)).ok()??;
+    toml::from_str(&text).inspect_err(|error: &toml::de::Error| unreadable(&error.message())).ok()
 }
 
 /// `/usr/lib/otad/image.toml`: what an image says of itself. Other keys are the image builder's.
-#[derive(serde::Deserialize)]
-struct ImageInfo {
-    version: String,
+#[derive(Default, serde::Deserialize)]
+pub(super) struct ImageInfo {
+    pub(super) version: String,
     #[serde(default)]
-    sequence: u64,
+    pub(super) sequence: u64,
 }
 
 fn or_unknown(text: &str) -> &str {

@@ -12,12 +12,16 @@
 //! 5. Drop caches and read the bodies back against the signed hashes.
 //! 6. Write the heads, the image that the boot loader loads last, the front page of each when all the rest of it is
 //!    durable; flush; read back. The slot is now synced.
-//! 7. Persist the record.
-//! 8. Arm: one environment transaction, flushed and read back. This is the only commit point.
-//! 9. Reboot.
+//! 7. Where configured: the new system tests itself in a sandbox, on the device set read-only.
+//! 8. Persist the record.
+//! 9. Arm: one environment transaction, flushed and read back. This is the only commit point.
+//! 10. Reboot.
 //!
-//! Steps 1 to 6 are here; 7 to 9 are effects of the lifecycle.
+//! Steps 1 to 7 are here; 8 to 10 are effects of the lifecycle.
 
+pub mod check;
+pub mod flow;
+pub mod kept;
 pub mod pipeline;
 pub mod prepare;
 pub mod progress;
@@ -26,7 +30,9 @@ pub mod sources;
 pub mod worker;
 pub mod writer;
 
-use otad_bundle::{Chunk, Image, IndexReader};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use otad_bundle::{Chunk, Image, IndexReader, RECORD_BYTES};
 
 use crate::failure::{self, Code, Failure};
 use crate::ports::{SlotDevice, StateFs};
@@ -59,47 +65,57 @@ impl Target {
         HEAD_BYTES.min(self.image.size)
     }
 
+    /// How many chunks the image has.
+    pub fn chunks(&self) -> u64 {
+        self.image.index.size / RECORD_BYTES as u64
+    }
+
     /// Length of its front page.
     pub fn front(&self) -> u64 {
         FRONT_BYTES.min(self.image.size)
     }
 }
 
-/// One bit per chunk; 32 KiB for a 16 GiB image of 64 KiB chunks.
-#[derive(Debug, Clone, Default)]
+/// Which chunks the target holds: one bit each, 32 KiB for a 16 GiB image of 64 KiB chunks. Set by several threads.
+#[derive(Debug, Default)]
 pub struct Held {
-    bits: Vec<u8>,
-    count: u64,
+    bits: Vec<AtomicU8>,
     of: u64,
 }
 
 impl Held {
-    /// Appends the answer for the next chunk.
-    pub fn push(&mut self, held: bool) {
-        if self.of.is_multiple_of(8) {
-            self.bits.push(0);
+    /// None of so many chunks is held.
+    pub fn none_of(chunks: u64) -> Self {
+        let bytes = usize::try_from(chunks.div_ceil(8)).unwrap_or(0);
+        Held { bits: std::iter::repeat_with(AtomicU8::default).take(bytes).collect(), of: chunks }
+    }
+
+    /// The chunk of that number is there.
+    pub fn set(&self, number: u64) {
+        if let Some(byte) = usize::try_from(number / 8).ok().and_then(|at| self.bits.get(at)) {
+            byte.fetch_or(1 << (number % 8), Ordering::Relaxed);
         }
-        if let (true, Some(last)) = (held, self.bits.last_mut()) {
-            *last |= 1 << (self.of % 8);
-            self.count += 1;
-        }
-        self.of += 1;
     }
 
     /// Whether the chunk of that number is there.
     pub fn get(&self, number: u64) -> bool {
-        let byte = usize::try_from(number / 8).ok().and_then(|at| self.bits.get(at)).copied().unwrap_or(0);
-        byte & (1 << (number % 8)) != 0
+        let byte = usize::try_from(number / 8).ok().and_then(|at| self.bits.get(at));
+        byte.is_some_and(|byte| byte.load(Ordering::Relaxed) & (1 << (number % 8)) != 0)
     }
 
-    /// Whether nothing was scanned yet.
+    /// How many are there.
+    pub fn count(&self) -> u64 {
+        self.bits.iter().map(|byte| u64::from(byte.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// Whether nothing was looked at yet.
     pub fn is_empty(&self) -> bool {
         self.of == 0
     }
 
     /// Whether every chunk is there.
     pub fn all(&self) -> bool {
-        self.of > 0 && self.count == self.of
+        self.of > 0 && self.count() == self.of
     }
 }
 
@@ -156,11 +172,11 @@ mod tests {
 
     #[test]
     fn held_counts_and_finds_bits() {
-        let mut held = Held::default();
+        assert!(Held::default().is_empty() && !Held::default().all());
+        let held = Held::none_of(19);
         assert!(!held.all());
-        for n in 0..19 {
-            held.push(n % 3 == 0);
-        }
+        (0..19).filter(|n| n % 3 == 0).for_each(|n| held.set(n));
+        assert_eq!(held.count(), 7);
         assert!((0..19).all(|n| held.get(n) == (n % 3 == 0)));
         assert!(!held.get(19) && !held.get(1 << 40) && !held.all());
     }

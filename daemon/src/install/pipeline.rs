@@ -2,19 +2,24 @@
 //!
 //! # What happens to each byte
 //! A chunk that the scan found on the target is skipped: its bytes are neither fetched nor written. Of any other chunk
-//! the stored bytes are read once into a reused buffer and hashed, decoded once into a second one and hashed, copied
-//! once into the writer's batch, written once, and read back and hashed once after the flush. Chunks of zeros are never
-//! fetched or decoded; the device is told to read as zeros. Buffers are bounded by the largest chunk and the batch.
+//! the stored bytes are read once into a reused buffer and hashed (a decoder sees nothing else), decoded once into a second
+//! one and hashed (nothing else is written), copied once into the writer's batch, written once, past the page cache where
+//! the device allows it, and after the flush read back once, past the cache too, and hashed. Runs of zeros are never
+//! fetched, decoded or hashed; the device is told to read as zeros, and what it then returns is compared with zero.
+//!
+//! Reading, decoding with its two hashes, and writing overlap on all cores ([`super::flow`]), and so does the read-back
+//! ([`super::check`]). The read-back follows the flush and cannot overlap with writing: before the flush it would prove
+//! nothing. Memory: 4 MiB of chunks under way, a batch of 1 MiB, and 1 MiB for each reader, whatever the image.
 
-use super::prepare::{self, Context, Plan};
-use super::progress::{Phase, Progress};
+use super::flow::Flow;
+use super::prepare::{Context, Plan};
+use super::progress::Phase;
 use super::readback::{self, SyncedSlot};
-use super::sources::{ChunkSource, bundle::BundleSource};
+use super::sources::Sources;
 use super::writer::Writer;
-use super::{Placed, Target, stopped, walk};
+use super::{Placed, Target, kept, stopped, walk};
 use crate::config::SlotName;
 use crate::failure::{Act, Failure, from_slot};
-use crate::ports::{StateFs, Stop};
 use crate::trial::BootControl;
 
 /// What a finished write counted.
@@ -24,14 +29,16 @@ pub struct Written {
     pub synced: SyncedSlot,
     /// Bytes read from the source.
     pub fetched: u64,
+    /// Plain bytes that another slot had.
+    pub saved: u64,
     /// Bytes written to the slot, heads included.
     pub written: u64,
 }
 
 /// Writes the plan to the target and proves it.
 pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Written, Failure> {
-    let Plan { release, mut source, mut targets } = plan;
-    let (fs, progress, stop, slot) = (context.fs, context.progress, context.stop, &context.target.name);
+    let Plan { release, mut sources, mut targets } = plan;
+    let (fs, progress, slot) = (context.fs, context.progress, &context.target.name);
 
     progress.begin(Phase::Disarming, 0);
     boot.disarm(slot)?;
@@ -49,13 +56,13 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
     for (number, target) in targets.iter_mut().enumerate() {
         if target.held.is_empty() {
             // A pipe brings the index of a later image only now.
-            prepare::keep_index(fs, number, &target.image, &mut source)?;
+            kept::read(fs, number, &target.image, &mut sources.bundle)?;
         }
-        let (head, bytes) = write_body(fs, number, target, &mut source, progress, stop)?;
+        let (head, bytes) = write_body(context, number, target, &mut sources)?;
         written += bytes + target.head();
         heads.push(head);
     }
-    source.finish()?;
+    sources.bundle.finish()?;
     debug_assert_eq!(release.images.len(), targets.len());
 
     progress.begin(Phase::Flushing, 0);
@@ -64,10 +71,10 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
     }
     progress.begin(Phase::ReadingBack, total);
     for (target, head) in targets.iter_mut().zip(&heads) {
-        readback::bodies(fs, target, head, progress, stop)?;
+        readback::bodies(context.check(), target, head)?;
     }
     let synced = write_heads(slot, &mut targets, &heads).inspect_err(|_| take_heads_back(&mut targets))?;
-    Ok(Written { synced, fetched: source.fetched(), written })
+    Ok(Written { synced, fetched: sources.fetched(), saved: sources.saved, written })
 }
 
 /// Makes the image unloadable by anybody until its head comes back (fault matrix, rule 2). The front page goes first: a
@@ -85,47 +92,39 @@ fn flush(target: &mut Target) -> Result<(), Failure> {
     target.device.flush().map_err(|error| from_slot(Act::Flush, &target.place, &error))
 }
 
+/// Brings every chunk that the target lacks; returns the withheld head and the bytes that were written.
 fn write_body(
-    fs: &dyn StateFs,
+    context: &Context<'_>,
     number: usize,
     target: &mut Target,
-    source: &mut BundleSource,
-    progress: &Progress,
-    stop: &Stop,
+    sources: &mut Sources,
 ) -> Result<(Vec<u8>, u64), Failure> {
-    let head = target.head();
-    let mut writer = Writer::new(usize::try_from(head).unwrap_or(0));
-    let mut plain = Vec::new();
-    for placed in walk(fs, &target.image)? {
+    let (progress, stop) = (context.progress, context.stop);
+    let (image, head) = (target.image.clone(), target.head());
+    let held = std::mem::take(&mut target.held);
+    // What the scan found within the head is gone since: the head was zeroed.
+    let still_there = |placed: &Placed| placed.plain >= head && held.get(placed.number);
+    let is_missing = |placed: &Result<Placed, Failure>| !placed.as_ref().is_ok_and(&still_there);
+    sources.expect(number, walk(context.fs, &image)?.filter(is_missing))?;
+    let missing = walk(context.fs, &image)?.filter_map(|placed| {
         if stop.requested() {
-            return Err(stopped());
+            return Some(Err(stopped()));
         }
-        let placed = placed?;
-        // What the scan found within the head is gone since: the head was zeroed.
-        let still_there = placed.plain >= head && target.held.get(placed.number);
-        if !still_there {
-            write_chunk(number, &placed, target, source, &mut writer, &mut plain)?;
+        match placed {
+            Ok(placed) if still_there(&placed) => {
+                progress.advance(placed.chunk.plain_len.into());
+                None
+            }
+            other => Some(other),
         }
-        progress.fetched(source.fetched());
-        progress.advance(placed.chunk.plain_len.into());
-    }
-    writer.finish(target)
-}
-
-fn write_chunk(
-    image: usize,
-    placed: &Placed,
-    target: &mut Target,
-    source: &mut dyn ChunkSource,
-    writer: &mut Writer,
-    plain: &mut Vec<u8>,
-) -> Result<(), Failure> {
-    if placed.chunk.kind == otad_bundle::ChunkKind::Zero {
-        let length = usize::try_from(placed.chunk.plain_len).unwrap_or(usize::MAX);
-        return writer.zero(target, placed.plain, length);
-    }
-    source.get(image, placed, plain)?;
-    writer.put(target, placed.plain, plain)
+    });
+    let mut writer = Writer::new(target, progress);
+    Flow { number, image: &image, lanes: context.lanes, progress, stop }.run(
+        missing,
+        sources,
+        &mut writer,
+    )?;
+    writer.finish()
 }
 
 /// Whether the boot loader itself loads this image, by its role.

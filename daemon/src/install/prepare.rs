@@ -5,22 +5,22 @@
 
 use otad_bundle::{Bundle, Image, Input, Manifest, Root};
 
-use sha2::{Digest as _, Sha256};
-
+use super::check::Check;
 use super::progress::{Phase, Progress};
 use super::readback::SyncedSlot;
 use super::sources::alive::Alive;
 use super::sources::bundle::BundleSource;
-use super::sources::target;
-use super::{Held, Target, index_name};
+use super::sources::delta::DeltaSource;
+use super::sources::running::Finder;
+use super::sources::target::{self, Depth};
+use super::sources::{ChunkSource, Sources};
+use super::{Held, Target, kept};
 use crate::config::{Config, Slot};
 use crate::failure::{self, Code, Failure, from_bundle};
 use crate::lifecycle::event::Release;
 use crate::ports::{Fetch, Machine, SlotDevices, StateFs, Stop};
 use crate::slots;
 
-/// Where an index is while it is being fetched; no index has this name, they are named by their hash.
-const NEW_INDEX: &str = "index/new";
 /// Left free in the data directory for the record and the log of a trial.
 const SPARE_BYTES: u64 = 256 * 1024;
 
@@ -40,10 +40,21 @@ pub struct Context<'a> {
     pub target: &'a Slot,
     /// What the running system is.
     pub current: &'a Current,
+    /// What the running slot holds, where otad installed it.
+    pub held: Option<&'a Release>,
     /// How far it is.
     pub progress: &'a Progress,
     /// Whether somebody asked to stop.
     pub stop: &'a Stop,
+    /// Threads that a stage may use; 0 stands for its own alone.
+    pub lanes: usize,
+}
+
+impl<'a> Context<'a> {
+    /// What comparing a device with an index needs.
+    pub fn check(&self) -> Check<'a> {
+        Check { fs: self.fs, lanes: self.lanes, progress: self.progress, stop: self.stop }
+    }
 }
 
 /// What the running system is, for the anti-rollback rule.
@@ -63,8 +74,13 @@ pub struct Current {
 pub enum Source {
     /// An open file or pipe.
     Open(Box<dyn Input + Send>),
-    /// A URL to fetch.
-    Url(String),
+    /// A bundle to fetch.
+    Url {
+        /// Where it is.
+        url: String,
+        /// Where a delta to it is, which is tried first.
+        delta: Option<String>,
+    },
 }
 
 /// What preparation found.
@@ -81,8 +97,8 @@ pub enum Prepared {
 pub struct Plan {
     /// The release.
     pub release: Release,
-    /// The bundle as a source.
-    pub source: BundleSource,
+    /// Where its chunks come from.
+    pub sources: Sources,
     /// The images of the target, in the order of the manifest.
     pub targets: Vec<Target>,
 }
@@ -95,9 +111,9 @@ pub fn prepare(
     fetch: &dyn Fetch,
 ) -> Result<Prepared, Failure> {
     context.progress.begin(Phase::Verifying, 0);
-    let input = match source {
-        Source::Open(input) => input,
-        Source::Url(url) => fetch.open(&url, context.stop)?,
+    let (input, link) = match source {
+        Source::Open(input) => (input, Link::Local),
+        Source::Url { url, delta } => (fetch.open(&url, context.stop)?, Link::Network { delta }),
     };
     let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
     let bundle = Bundle::open(input, root).map_err(|error| from_bundle(&error))?;
@@ -110,13 +126,73 @@ pub fn prepare(
     check_update(context, bundle.manifest())?;
     let mut targets = claim(context, &release)?;
     check_space(context, &release)?;
-    let mut source = BundleSource::new(bundle)?;
-    keep_indexes(context, &release, &mut source)?;
+    let mut source = BundleSource::new(bundle);
+    let mut delta = match &link {
+        Link::Network { delta: Some(url) } => open_delta(context, &release, url, fetch)?,
+        Link::Network { delta: None } | Link::Local => None,
+    };
+    keep_indexes(context, &release, &mut source, delta.as_mut())?;
     scan(context, &mut source, &mut targets)?;
-    context.progress.fetched(super::sources::ChunkSource::fetched(&source));
+    context.progress.fetched(source.fetched() + delta.as_ref().map_or(0, ChunkSource::fetched));
     match SyncedSlot::held(&context.target.name, &targets) {
         Some(synced) => Ok(Prepared::AlreadyHeld(Some(release), synced)),
-        None => Ok(Prepared::ToWrite(Box::new(Plan { release, source, targets }))),
+        None => {
+            let cheaper = match link {
+                Link::Local => Vec::new(),
+                Link::Network { .. } => cheaper(context, &release, delta)?,
+            };
+            let sources = Sources { cheaper, bundle: source, saved: 0 };
+            Ok(Prepared::ToWrite(Box::new(Plan { release, sources, targets })))
+        }
+    }
+}
+
+/// How the bundle gets here.
+enum Link {
+    /// It is here, or comes through a pipe whether it is wanted or not.
+    Local,
+    /// Every byte of it that is wanted has to be fetched.
+    Network {
+        /// Where a delta is.
+        delta: Option<String>,
+    },
+}
+
+/// What is worth asking before a byte of the bundle is fetched.
+fn cheaper(
+    context: &Context<'_>,
+    release: &Release,
+    delta: Option<DeltaSource>,
+) -> Result<Vec<Box<dyn ChunkSource>>, Failure> {
+    let Context { running, fs, devices, stop, .. } = *context;
+    let finder = Finder { slot: running, release: context.held, devices, fs, stop };
+    let running: Box<dyn ChunkSource> = Box::new(finder.find(&release.images)?);
+    let delta = delta.map(|delta| Box::new(delta) as Box<dyn ChunkSource>);
+    Ok(std::iter::once(running).chain(delta).collect())
+}
+
+/// Opens a delta from the release that runs; without it, the install only fetches more.
+fn open_delta(
+    context: &Context<'_>,
+    release: &Release,
+    url: &str,
+    fetch: &dyn Fetch,
+) -> Result<Option<DeltaSource>, Failure> {
+    let Some(old) = context.held else {
+        log::info!("no delta: otad did not install what runs");
+        return Ok(None);
+    };
+    let opened = fetch.open(url, context.stop).and_then(|input| {
+        let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
+        DeltaSource::open(input, release, (context.running, old), context.devices)
+    });
+    match opened {
+        Ok(delta) => Ok(Some(delta)),
+        Err(failure) if failure.code == Code::Cancelled => Err(failure),
+        Err(failure) => {
+            log::warn!("no delta: {}: {failure}", failure.code);
+            Ok(None)
+        }
     }
 }
 
@@ -126,8 +202,8 @@ pub fn verify_slot(context: &Context<'_>, release: Release) -> Result<Prepared, 
     context.progress.version(&release.version);
     context.progress.begin(Phase::Scanning, total(&release));
     for target in &mut targets {
-        check_index(context.fs, &target.image)?;
-        target::scan(context.fs, target, context.progress, context.stop)?;
+        kept::check(context.fs, &target.image)?;
+        target::scan(context.check(), target, Depth::Whole)?;
     }
     SyncedSlot::held(&context.target.name, &targets)
         .map(|synced| Prepared::AlreadyHeld(Some(release), synced))
@@ -244,62 +320,29 @@ fn check_space(context: &Context<'_>, release: &Release) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Reads as many indexes as the input allows in advance: all of them with random access, the first one of a pipe.
-fn keep_indexes(context: &Context<'_>, release: &Release, source: &mut BundleSource) -> Result<(), Failure> {
-    let count = if source.bundle().random_access() { release.images.len() } else { 1 };
+/// Gets as many indexes as the input allows in advance: all of them with random access, the first one of a pipe.
+fn keep_indexes(
+    context: &Context<'_>,
+    release: &Release,
+    source: &mut BundleSource,
+    mut delta: Option<&mut DeltaSource>,
+) -> Result<(), Failure> {
+    let random_access = source.bundle().random_access();
+    let count = if random_access { release.images.len() } else { 1 };
     for (number, image) in release.images.iter().enumerate().take(count) {
-        keep_index(context.fs, number, image, source)?;
+        // An interrupted install has left it, or another slot holds the same image. From a pipe it comes all the same.
+        if random_access && kept::is_whole(context.fs, image) {
+            continue;
+        }
+        let made = match (&mut delta, context.held) {
+            (Some(delta), Some(old)) => kept::make(context.fs, image, old, delta)?,
+            _ => false,
+        };
+        if !made {
+            kept::read(context.fs, number, image, source)?;
+        }
     }
     Ok(())
-}
-
-/// Copies one index into the data directory, verified on the way.
-pub fn keep_index(
-    fs: &dyn StateFs,
-    number: usize,
-    image: &Image,
-    source: &mut BundleSource,
-) -> Result<(), Failure> {
-    let name = index_name(image);
-    let at = |act: &'static str| {
-        let name = name.clone();
-        move |error: std::io::Error| failure::from_state(act, name.as_ref(), &error)
-    };
-    // Under its own name only once it is verified: the other slot may have the same index and need it.
-    let mut sink = fs.create(NEW_INDEX).map_err(at("write"))?;
-    source.bundle().read_index(number, &mut sink).map_err(|error| from_bundle(&error))?;
-    drop(sink);
-    // Durable, because going back to this slot much later verifies it by this index.
-    fs.sync(NEW_INDEX).map_err(at("flush"))?;
-    fs.rename(NEW_INDEX, &name).map_err(at("rename"))?;
-    fs.sync_directory().map_err(at("flush the directory of"))
-}
-
-/// Whether a kept index is still what was kept: it is trusted without its signature.
-fn check_index(fs: &dyn StateFs, image: &Image) -> Result<(), Failure> {
-    let name = index_name(image);
-    let mut file = fs.open(&name).map_err(|error| failure::from_state("read", name.as_ref(), &error))?;
-    let mut hasher = Hasher(Sha256::new());
-    std::io::copy(&mut file, &mut hasher)
-        .map_err(|error| failure::from_state("read", name.as_ref(), &error))?;
-    if hasher.0.finalize()[..] == image.index.sha256.0 {
-        return Ok(());
-    }
-    Err(Failure::new(Code::NoFallback, format!("the kept index {name} is damaged; install a bundle instead")))
-}
-
-/// A hash as something to copy into.
-struct Hasher(Sha256);
-
-impl std::io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn scan(context: &Context<'_>, source: &mut BundleSource, targets: &mut [Target]) -> Result<(), Failure> {
@@ -307,7 +350,7 @@ fn scan(context: &Context<'_>, source: &mut BundleSource, targets: &mut [Target]
     context.progress.begin(Phase::Scanning, total);
     let known = if source.bundle().random_access() { targets.len() } else { 1 };
     for target in targets.iter_mut().take(known) {
-        target::scan(context.fs, target, context.progress, context.stop)?;
+        target::scan(context.check(), target, Depth::Probe)?;
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub enum Phase {
     Flushing,
     /// Reading everything back from the device.
     ReadingBack,
+    /// Letting the new system test itself.
+    PreRun,
     /// Telling the boot loader.
     Arming,
 }
@@ -33,6 +35,7 @@ impl Phase {
             Phase::Writing => "writing",
             Phase::Flushing => "flushing",
             Phase::ReadingBack => "reading-back",
+            Phase::PreRun => "pre-run",
             Phase::Arming => "arming",
         }
     }
@@ -45,7 +48,8 @@ impl Phase {
             Phase::Disarming => (10, 11),
             Phase::Writing => (11, 80),
             Phase::Flushing => (80, 82),
-            Phase::ReadingBack => (82, 99),
+            Phase::ReadingBack => (82, 98),
+            Phase::PreRun => (98, 99),
             Phase::Arming => (99, 100),
         }
     }
@@ -127,6 +131,11 @@ impl Progress {
         self.0.moves.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The phase begins anew: what was done so far was only a look.
+    pub fn rewind(&self) {
+        self.0.done.store(0, Ordering::Relaxed);
+    }
+
     /// The version is known.
     pub fn version(&self, version: &str) {
         version.clone_into(&mut self.slow().1);
@@ -164,7 +173,7 @@ mod tests {
         let progress = Progress::default();
         let mut last = 0;
         use Phase::*;
-        for phase in [Verifying, Scanning, Disarming, Writing, Flushing, ReadingBack, Arming] {
+        for phase in [Verifying, Scanning, Disarming, Writing, Flushing, ReadingBack, PreRun, Arming] {
             progress.begin(phase, 10);
             for _ in 0..10 {
                 progress.advance(1);

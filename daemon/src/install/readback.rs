@@ -1,13 +1,9 @@
 //! Proof that the device holds what was signed, read from the device and not from memory.
 
-use sha2::{Digest as _, Sha256};
-
-use super::sources::target;
-use super::{Placed, Target, stopped, walk};
+use super::Target;
+use super::check::{Check, Found};
 use crate::config::SlotName;
 use crate::failure::{Act, Code, Failure, from_slot};
-use crate::install::progress::Progress;
-use crate::ports::{StateFs, Stop};
 
 /// A slot whose every byte was read back from the device and found right, or that ran and was confirmed before.
 ///
@@ -41,29 +37,11 @@ impl SyncedSlot {
 }
 
 /// Compares the whole body of a target with the signed hashes; `head` stands in for what is not written yet.
-pub fn bodies(
-    fs: &dyn StateFs,
-    target: &mut Target,
-    head: &[u8],
-    progress: &Progress,
-    stop: &Stop,
-) -> Result<(), Failure> {
+pub fn bodies(check: Check<'_>, target: &mut Target, head: &[u8]) -> Result<(), Failure> {
     target.device.drop_caches().map_err(|error| from_slot(Act::Read, &target.place, &error))?;
-    let mut buffer = Vec::new();
-    for placed in walk(fs, &target.image)? {
-        if stop.requested() {
-            return Err(stopped());
-        }
-        let placed = placed?;
-        target::read(target, &placed, &mut buffer)?;
-        overlay(&placed, head, &mut buffer);
-        let found: [u8; 32] = Sha256::digest(&buffer).into();
-        if found != placed.chunk.sha256.0 {
-            return Err(differs(target, &placed, found));
-        }
-        progress.advance(placed.chunk.plain_len.into());
-    }
-    Ok(())
+    check.run(target, head, &|_| true, &|found| {
+        if found.is_right() { Ok(()) } else { Err(differs(target, found)) }
+    })
 }
 
 /// Compares the heads, after they were written and flushed, and thereby proves the slot synced.
@@ -72,7 +50,8 @@ pub fn heads(name: &SlotName, targets: &mut [Target], heads: &[Vec<u8>]) -> Resu
         let read = |error: std::io::Error, target: &Target| from_slot(Act::Read, &target.place, &error);
         target.device.drop_caches().map_err(|error| read(error, target))?;
         let mut found = vec![0; head.len()];
-        target.device.read_at(0, &mut found).map_err(|error| read(error, target))?;
+        let mut reader = target.device.reader().map_err(|error| read(error, target))?;
+        reader.read_at(0, &mut found).map_err(|error| read(error, target))?;
         if found != *head {
             let at = found.iter().zip(head).position(|(found, wanted)| found != wanted).unwrap_or(0);
             let what = format!("{} returned another byte at offset {at} than was written", target.place);
@@ -82,17 +61,8 @@ pub fn heads(name: &SlotName, targets: &mut [Target], heads: &[Vec<u8>]) -> Resu
     Ok(SyncedSlot { name: name.clone() })
 }
 
-/// Puts the withheld head over the zeros that are on the device.
-fn overlay(placed: &Placed, head: &[u8], buffer: &mut [u8]) {
-    let Some(part) = usize::try_from(placed.plain).ok().and_then(|at| head.get(at..)) else { return };
-    let length = part.len().min(buffer.len());
-    if let (Some(into), Some(from)) = (buffer.get_mut(..length), part.get(..length)) {
-        into.copy_from_slice(from);
-    }
-}
-
-fn differs(target: &Target, placed: &Placed, found: [u8; 32]) -> Failure {
-    let (wanted, found) = (placed.chunk.sha256, otad_bundle::Digest(found));
-    let what = format!("{} at offset {}: expected {wanted}, read back {found}", target.place, placed.plain);
+fn differs(target: &Target, found: &Found<'_>) -> Failure {
+    let (wanted, at) = (found.placed.chunk.sha256, found.placed.plain);
+    let what = format!("{} at offset {at}: expected {wanted}, read back {}", target.place, found.sha256);
     Failure::new(Code::VerifyFailed, format!("{what}; the device may be failing"))
 }

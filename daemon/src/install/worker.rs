@@ -6,7 +6,7 @@ use otad_bundle::Root;
 
 use super::pipeline::{self, Written};
 use super::prepare::{self, Context, Current, Plan, Prepared, Source};
-use super::progress::Progress;
+use super::progress::{Phase, Progress};
 use crate::config::{Config, Slot};
 use crate::engine::Ports;
 use crate::failure::Failure;
@@ -27,6 +27,8 @@ pub struct Worker {
     pub target: Slot,
     /// What the running system is.
     pub current: Current,
+    /// What the running slot holds, where otad installed it.
+    pub held: Option<Release>,
     /// How far it is.
     pub progress: Progress,
     /// Whether somebody asked to stop.
@@ -43,14 +45,20 @@ impl Worker {
             running: &self.running,
             target: &self.target,
             current: &self.current,
+            held: self.held.as_ref(),
             progress: &self.progress,
             stop: &self.stop,
+            lanes: self.ports.lanes,
         }
     }
 
     /// Opens, verifies, checks and scans.
     pub fn prepare(&self, source: Source, root: &Root) -> Result<Prepared, Failure> {
-        prepare::prepare(&self.context(), source, root, &*self.ports.fetch)
+        let prepared = prepare::prepare(&self.context(), source, root, &*self.ports.fetch)?;
+        if let Prepared::AlreadyHeld(..) = &prepared {
+            self.pre_run()?;
+        }
+        Ok(prepared)
     }
 
     /// Verifies that the target still holds what was installed there.
@@ -60,6 +68,17 @@ impl Worker {
 
     /// Disarms, writes, flushes and reads back.
     pub fn write(&self, boot: &BootControl, plan: Plan) -> Result<Written, Failure> {
-        pipeline::write(&self.context(), boot, plan)
+        let written = pipeline::write(&self.context(), boot, plan)?;
+        self.pre_run()?;
+        Ok(written)
+    }
+
+    /// Step 7 of the durability order, if the configuration asks for it. The devices of the slot are closed again: the
+    /// system in it is mounted now. When it fails the slot stays disarmed, whole as it is.
+    fn pre_run(&self) -> Result<(), Failure> {
+        let image = self.config.pre_run.as_ref().and_then(|role| self.target.images.get(role));
+        let Some(image) = image else { return Ok(()) };
+        self.progress.begin(Phase::PreRun, 0);
+        self.ports.health.pre_run(image)
     }
 }

@@ -43,6 +43,9 @@ pub struct Record {
     /// What slots that otad did not write said of themselves when they ran.
     #[serde(default)]
     pub factory: BTreeMap<SlotName, Factory>,
+    /// What slots held by the record before they were last written.
+    #[serde(default)]
+    pub replaced: BTreeMap<SlotName, Factory>,
     /// The highest sequence that was ever committed: the anti-rollback floor. Going back to a slot that is there leaves it.
     #[serde(default)]
     pub floor: u64,
@@ -75,7 +78,7 @@ pub struct Held {
     pub installed_at: u64,
 }
 
-/// What an image that otad did not install says of itself.
+/// Which release an image is, by what it says of itself or by what was known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Factory {
     /// Its version.

@@ -16,7 +16,7 @@ use crate::engine::{Audience, Message, Notice, Ports, Status, Task, Tasks};
 use crate::failure::{Code, Failure};
 use crate::ports::{
     Answer, Clock, DeviceId, Fetch, HealthChecks, Machine, Question, Receipt, SlotDevice, SlotDevices,
-    StateFs, Stop, Trail,
+    SlotReader, StateFs, Stop, Trail,
 };
 
 /// The medium with the boot environment.
@@ -35,6 +35,7 @@ pub fn ports(rig: &Rig) -> Ports {
         machine: edge.clone(),
         health: edge.clone(),
         trail: edge,
+        lanes: 0,
     }
 }
 
@@ -73,9 +74,19 @@ impl SlotDevices for Edge {
         };
         Ok(Box::new(Device { rig: self.0.clone(), medium: number as usize }))
     }
+
+    fn open_source(&self, path: &Path) -> io::Result<(Box<dyn SlotReader>, u64)> {
+        let DeviceId::Block(number) = self.identify(path)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let device = Device { rig: self.0.clone(), medium: number as usize };
+        let size = device.size();
+        Ok((Box::new(device), size))
+    }
 }
 
 /// An open slot device.
+#[derive(Clone)]
 struct Device {
     rig: Rig,
     medium: usize,
@@ -90,10 +101,8 @@ impl SlotDevice for Device {
         self.rig.inner().storage.live.medium(self.medium).size()
     }
 
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let (inner, half) = self.rig.look("read slot")?;
-        inner.storage.live.medium(self.medium).read(offset, buffer);
-        if half { Err(incomplete()) } else { Ok(()) }
+    fn reader(&self) -> io::Result<Box<dyn SlotReader>> {
+        Ok(Box::new(self.clone()))
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -117,6 +126,14 @@ impl SlotDevice for Device {
         let (mut inner, _) = self.rig.look("drop caches")?;
         inner.storage.drop_caches(self.medium);
         Ok(())
+    }
+}
+
+impl SlotReader for Device {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (inner, half) = self.rig.look("read slot")?;
+        inner.storage.live.medium(self.medium).read(offset, buffer);
+        if half { Err(incomplete()) } else { Ok(()) }
     }
 }
 
@@ -313,6 +330,10 @@ impl HealthChecks for Edge {
         } else {
             Err(Failure::new(Code::HealthFailed, "the check says no"))
         }
+    }
+
+    fn pre_run(&self, _image: &Path) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
 //! The network adapter against servers that misbehave. Each test names the row of the fault matrix that it keeps.
 
+mod busy;
 mod hostile;
 mod polling;
 mod refusals;
+mod scattered;
 mod script;
+mod slow_line;
 mod transfers;
 
 use std::time::{Duration, Instant};
@@ -36,6 +39,7 @@ fn quick() -> Limits {
         first_span: 8 * 1024,
         longest_span: 64 * 1024,
         skip: 4 * 1024,
+        ahead: 48 * 1024,
     }
 }
 

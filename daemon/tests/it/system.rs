@@ -114,12 +114,55 @@ fn the_deadline_without_otad_strikes_only_on_trial() {
     assert_eq!(on_trial(trial, "otad.slot=b"), Some(0), "the last line may lack its end");
     assert_eq!(on_trial(trial, "otad.slot=a\n"), Some(1), "armed, not booted yet");
     assert_eq!(on_trial(trial, "otad.slot=bb\n"), Some(1));
+    let boot_order = "BOOT_ORDER=B A\nBOOT_B_LEFT=2\nBOOT_A_LEFT=3\notad_trial=b\n";
+    assert_eq!(on_trial(boot_order, "otad.slot=b\n"), Some(0));
+    assert_eq!(on_trial(boot_order, "otad.slot=a\n"), Some(1), "its attempts ran out");
     assert_eq!(on_trial("otad_slot=b\notad_b_ok=1\n", "otad.slot=b\n"), Some(1), "confirmed");
-    fs::write(path("env"), [0u8; 0x2000]).unwrap();
+    // Without an environment the record decides: as the old otad left it before the reboot, or none at all.
     let script = tree().join("usr/lib/otad/on-trial");
-    let lost =
-        Command::new(script).args([path("cmdline"), path("config")]).env("PATH", &search).status().unwrap();
-    assert_eq!(lost.code(), Some(1), "a lost environment is no reason to reboot");
+    let by_record = |env: &[u8], record: &str| {
+        fs::write(path("env"), env).unwrap();
+        fs::write(path("record"), record).unwrap();
+        let mut command = Command::new(&script);
+        command
+            .args([path("cmdline"), path("config"), path("record")])
+            .env("PATH", &search)
+            .status()
+            .unwrap()
+            .code()
+    };
+    let armed = "otad-record 1 0\n{\"state\":{\"post-upgrade\":[{\"job\":1,\"target\":\"b\"},\"armed\"]}}";
+    for env in [&[0u8; 0x2000][..], &[]] {
+        assert_eq!(by_record(env, armed), Some(0));
+        assert_eq!(by_record(env, "otad-record 1 0\n{\"state\":\"idle\"}"), Some(1), "no reason to reboot");
+        assert_eq!(by_record(env, ""), Some(1), "a lost environment alone is no reason to reboot");
+    }
+}
+
+/// What the deadline without otad greps for is what otad writes.
+#[test]
+fn the_record_is_written_as_the_deadline_reads_it() {
+    use otad::lifecycle::event::{Attempt, Origin, Stage, State};
+    use otad::ports::StateFs as _;
+    let dir = tempfile::tempdir().unwrap();
+    let fs = otad::adapters::state_fs::DataDirectory::open(dir.path()).unwrap();
+    let attempt = Attempt {
+        job: 1,
+        origin: Origin::Descriptor,
+        from: "a".to_owned(),
+        target: "b".to_owned(),
+        boot_id: "x".to_owned(),
+        started: 0,
+        reboot: false,
+        release: None,
+        fetched: 0,
+        supersedes: None,
+    };
+    let mut record = otad::lifecycle::record::Record::default();
+    record.set_state(&State::PostUpgrade(attempt, Stage::Armed)).unwrap();
+    otad::lifecycle::record::save(&fs, &record).unwrap();
+    let text = String::from_utf8(fs.read("record.json").unwrap().unwrap()).unwrap();
+    assert!(text.contains("\"state\":{\"post-upgrade\"") && text.contains("\"target\":\"b\""), "{text}");
 }
 
 /// The example of the configuration is one: every line that is a comment for its default may be uncommented.
@@ -143,6 +186,7 @@ fn the_example_configuration_is_accepted() {
     let server = full.server.take().unwrap();
     assert_eq!(server.interval, Duration::from_secs(60));
     assert_eq!(full.health.checks.take().as_deref(), Some(Path::new("/usr/lib/otad/health.d")));
+    assert_eq!(full.pre_run.take().as_deref(), Some("rootfs"));
     assert_eq!(full, terse, "a default in the example is not the default of otad");
 }
 

@@ -53,6 +53,7 @@ pub(crate) const OLD: usize = 1;
 pub(crate) const GOOD: usize = 2;
 pub(crate) const BAD: usize = 3;
 pub(crate) const NEXT: usize = 4;
+pub(crate) const LATER: usize = 5;
 
 impl Board {
     pub(crate) fn new(kind: SchemeKind, roles: &[&'static str]) -> Arc<Board> {
@@ -67,6 +68,7 @@ impl Board {
             ("2.0.0", 2, true),
             ("3.0.0", 3, false),
             ("4.0.0", 4, true),
+            ("5.0.0", 5, true),
         ]
         .into_iter()
         .enumerate()

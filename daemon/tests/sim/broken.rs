@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bootenv::{CopyId, Layout, SchemeKind, Store};
 use otad::engine::Ports;
 use otad::failure::Failure;
-use otad::ports::{DeviceId, SlotDevice, SlotDevices, StateFs};
+use otad::ports::{DeviceId, SlotDevice, SlotDevices, SlotReader, StateFs};
 use otad::testing::crash::Effort;
 use otad::testing::edges::ENVIRONMENT;
 use otad::testing::rig::{Fault, Lasting, Rig, Upset};
@@ -111,6 +111,10 @@ impl SlotDevices for Devices {
         self.inner.identify_stack(id)
     }
 
+    fn open_source(&self, path: &Path) -> io::Result<(Box<dyn SlotReader>, u64)> {
+        self.inner.open_source(path)
+    }
+
     fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure> {
         let really = match self.broken {
             Broken::WrongSlot => Path::new("/dev/rootfs-a"),
@@ -152,19 +156,9 @@ impl SlotDevice for Device {
         self.inner.size()
     }
 
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buffer)?;
-        if self.broken == Broken::ReadBackFromMemory {
-            for (at, data) in self.written.lock().unwrap().iter() {
-                let (from, to) =
-                    ((*at).max(offset), (at + data.len() as u64).min(offset + buffer.len() as u64));
-                if from < to {
-                    buffer[(from - offset) as usize..(to - offset) as usize]
-                        .copy_from_slice(&data[(from - at) as usize..(to - at) as usize]);
-                }
-            }
-        }
-        Ok(())
+    fn reader(&self) -> io::Result<Box<dyn SlotReader>> {
+        let written = (self.broken == Broken::ReadBackFromMemory).then(|| self.written.clone());
+        Ok(Box::new(Memory { inner: self.inner.reader()?, written: written.unwrap_or_default() }))
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -209,6 +203,26 @@ impl SlotDevice for Device {
     fn drop_caches(&mut self) -> io::Result<()> {
         // Without this a failed flush shows at the read-back.
         if self.broken == Broken::FlushRetried { Ok(()) } else { self.inner.drop_caches() }
+    }
+}
+
+/// Answers from what was written, not from what is there.
+struct Memory {
+    inner: Box<dyn SlotReader>,
+    written: Written,
+}
+
+impl SlotReader for Memory {
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)?;
+        for (at, data) in self.written.lock().unwrap().iter() {
+            let (from, to) = ((*at).max(offset), (at + data.len() as u64).min(offset + buffer.len() as u64));
+            if from < to {
+                buffer[(from - offset) as usize..(to - offset) as usize]
+                    .copy_from_slice(&data[(from - at) as usize..(to - at) as usize]);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -12,4 +12,5 @@ mod explore;
 mod random;
 mod rows;
 mod scenario;
+mod strange;
 mod world;

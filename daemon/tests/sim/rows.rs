@@ -3,10 +3,11 @@
 use bootenv::SchemeKind;
 use otad::testing::crash::{Crash, Kept, Part, power_cut};
 use otad::testing::edges::put_file;
+use otad::testing::medium::Data;
 use otad::testing::rig::{Fault, Lasting, Upset};
-use otad::testing::storage::{Names, Storage};
+use otad::testing::storage::{Names, Pending, Storage};
 
-use crate::board::{Board, FACTORY, GOOD, LIMIT, NEXT, OLD};
+use crate::board::{Board, FACTORY, GOOD, LATER, LIMIT, NEXT, OLD};
 use crate::scenario::{Plan, Scenario, updated};
 use crate::world::{self, Options, Run, State, check_boots};
 
@@ -141,6 +142,28 @@ fn one_bad_copy_changes_nothing() {
             let run = world::run(&scenario, state, &mut Options::default()).unwrap();
             assert!(run.end.is_some(), "{kind:?}");
         }
+    }
+}
+
+/// S3: the storage lost all of the update after it had been read back, and kept the environment: the release from before runs
+/// in the armed slot. Its own image.toml says so, and the device goes back and tells why.
+#[test]
+fn a_storage_that_lost_the_whole_update_is_found_out() {
+    for kind in KINDS {
+        let board = board(kind);
+        let factory = board.factory("a", FACTORY, Some(OLD), Names::AnyOrder);
+        let start = updated(&board, updated(&board, factory, GOOD), NEXT);
+        let scenario = Scenario::new("S3", &board, start.clone(), Plan::Install(LATER));
+        let mut state = at_boot(&scenario, 2).unwrap();
+        let number = board.medium("b", 0);
+        let before = start.live.medium(number).bytes();
+        state.storage.act(Pending::Write { medium: number, offset: 0, data: Data::new(before) });
+        state.storage.sync_all();
+        let run = world::run(&scenario, state, &mut Options::default()).unwrap();
+        assert_eq!(run.codes.first().map(String::as_str), Some("VERIFY_FAILED"), "{kind:?}: {:?}", run.codes);
+        assert_eq!(run.story[0].1, "a", "{kind:?}: {:?}", run.story);
+        // Somebody tried again, and now it stayed.
+        assert!(run.end.is_some());
     }
 }
 

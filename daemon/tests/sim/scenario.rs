@@ -258,7 +258,7 @@ impl Scenario {
     fn would_take(&self, release: usize, status: &Status) -> bool {
         let release = &self.board.releases[release];
         let (version, url) = (release.version.clone(), "https://updates.example.com/x.otab".to_owned());
-        let offer = otad::ports::Offer { release: release.digest, version, url };
+        let offer = otad::ports::Offer { release: release.digest, version, url, delta: None };
         let answer = otad::ports::Answer::Offer(offer);
         matches!(otad::poll::decide(answer, &status.record, status.current.release), Ok(Some(_)))
     }

@@ -11,10 +11,12 @@ use axum::response::{IntoResponse, Response};
 use otad_bundle::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::download::url;
 use super::{ApiError, App, input};
+use crate::kind::Kind;
 use crate::names::{check_model, check_name, check_version};
 use crate::release;
-use crate::store::{Receipt, Report, Sighting};
+use crate::store::{Artifact, Receipt, Report, Sighting};
 
 /// Longest `User-Agent` that is kept, in bytes; the rest is cut off.
 const MAX_USER_AGENT_BYTES: usize = 512;
@@ -34,6 +36,9 @@ struct Check {
     version: String,
     #[serde(default)]
     sequence: u64,
+    /// SHA-256 of the manifest of the release that runs: what a delta can start from.
+    #[serde(default)]
+    release: String,
 }
 
 /// What a device is offered.
@@ -46,6 +51,16 @@ struct Offer {
     size: u64,
     url: String,
     description: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<OfferedDelta>,
+}
+
+/// A smaller way to the offered release. Devices take it or not; the artifact has everything.
+#[derive(Debug, Serialize)]
+struct OfferedDelta {
+    url: String,
+    size: u64,
+    from: String,
 }
 
 /// `GET /device/v1/update`: 204 when the device is up to date, else 200 and the release.
@@ -60,6 +75,9 @@ pub(super) async fn update(
     // A factory system may not know its version.
     let version = (!check.version.is_empty()).then_some(check.version.as_str());
     version.map_or(Ok(()), |version| check_version("version", version))?;
+    // Nor has it the record of an installation.
+    let running = (!check.release.is_empty()).then_some(check.release.as_str());
+    running.map_or(Ok(()), check_release)?;
     let agent = user_agent(&headers);
     let sighting = Sighting {
         device: &check.device,
@@ -76,20 +94,30 @@ pub(super) async fn update(
     let candidates = app.store.candidates(&check.compatible, check.sequence).await?;
     match release::choose(candidates, check.sequence) {
         None => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(artifact) => {
-            let url = super::download::url(&artifact.sha256);
-            Ok(Json(Offer {
-                version: artifact.version,
-                sequence: artifact.sequence,
-                release: artifact.release,
-                sha256: artifact.sha256,
-                size: artifact.size,
-                url,
-                description: artifact.description,
-            })
-            .into_response())
-        }
+        Some(artifact) => Ok(Json(offer(&app, artifact, running).await?).into_response()),
     }
+}
+
+async fn offer(app: &App, artifact: Artifact, running: Option<&str>) -> Result<Offer, ApiError> {
+    let candidates = match running {
+        Some(running) => app.store.deltas_between(running, &artifact.release).await?,
+        None => Vec::new(),
+    };
+    let delta = release::choose_delta(candidates, artifact.size).map(|delta| OfferedDelta {
+        url: url(Kind::Delta, &delta.sha256),
+        size: delta.size,
+        from: delta.from_release,
+    });
+    Ok(Offer {
+        version: artifact.version,
+        sequence: artifact.sequence,
+        release: artifact.release,
+        url: url(Kind::Artifact, &artifact.sha256),
+        sha256: artifact.sha256,
+        size: artifact.size,
+        description: artifact.description,
+        delta,
+    })
 }
 
 /// `POST /device/v1/reports`: stored once per device and `report_id`, 204 however often it comes.
@@ -128,11 +156,7 @@ fn check_report(report: &Report) -> Result<(), ApiError> {
     for (field, version) in [("version", &report.version), ("from_version", &report.from_version)] {
         version.as_deref().map_or(Ok(()), |text| check_version(field, text))?;
     }
-    if let Some(release) = &report.release
-        && release.parse::<Digest>().is_err()
-    {
-        return Err(ApiError::invalid("`release` is not the 64 lower-case hex digits of a SHA-256"));
-    }
+    report.release.as_deref().map_or(Ok(()), check_release)?;
     for (field, value, max) in [
         ("slot", &report.slot, MAX_WORD_BYTES),
         ("phase", &report.phase, MAX_WORD_BYTES),
@@ -156,6 +180,11 @@ fn check_report(report: &Report) -> Result<(), ApiError> {
         ))),
         None => Ok(()),
     }
+}
+
+fn check_release(release: &str) -> Result<(), ApiError> {
+    let invalid = |_| ApiError::invalid("`release` is not the 64 lower-case hex digits of a SHA-256");
+    release.parse::<Digest>().map(drop).map_err(invalid)
 }
 
 /// The `User-Agent` as kept: visible ASCII and spaces, cut to a fixed length.

@@ -141,6 +141,11 @@ impl From<CatalogError> for ApiError {
             CatalogError::Store(error) => error.into(),
             CatalogError::Worker(error) => ApiError::internal(&error),
             CatalogError::Verify(error) => error.into(),
+            CatalogError::UnknownRelease { .. } => {
+                let message =
+                    "no artifact of the release that the delta leads to is on offer; upload its bundle first";
+                ApiError::new(StatusCode::CONFLICT, "RELEASE_UNKNOWN", message)
+            }
         }
     }
 }
@@ -154,8 +159,8 @@ impl From<VerifyError> for ApiError {
                     "the server has no valid trust root, so it cannot check bundles; its log says why";
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "TRUST_INVALID", message)
             }
-            VerifyError::Input(_) => ApiError::internal(&error),
-            VerifyError::Bundle(error) => {
+            VerifyError::Trouble(_) => ApiError::internal(&error),
+            VerifyError::Content(error) => {
                 ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.code(), error.to_string())
             }
         }

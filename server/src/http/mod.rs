@@ -37,9 +37,9 @@ pub struct Peer(pub SocketAddr);
 /// What the routes work with.
 #[derive(Debug)]
 pub struct App {
-    /// Artifacts: files and rows together.
+    /// Artifacts and deltas: files and rows together.
     pub catalog: Catalog,
-    /// Devices, reports, and reading artifacts.
+    /// Devices, reports, and reading what is on offer.
     pub store: Store,
     /// Who is an operator.
     pub access: Access,
@@ -59,8 +59,10 @@ impl App {
 /// Builds every route of the server.
 pub fn router(app: Arc<App>) -> Router {
     let operators = Router::new()
-        .route("/artifacts", post(upload::upload).get(operators::artifacts))
-        .route("/artifacts/{sha256}", delete(operators::withdraw))
+        .route("/artifacts", post(upload::artifact).get(operators::artifacts))
+        .route("/artifacts/{sha256}", delete(operators::withdraw_artifact))
+        .route("/deltas", post(upload::delta).get(operators::deltas))
+        .route("/deltas/{sha256}", delete(operators::withdraw_delta))
         .route("/devices", get(operators::devices))
         .route("/reports", get(operators::reports))
         // Also behind the gate: a stranger learns nothing about which operator routes exist.
@@ -69,7 +71,8 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), access::require_operator));
     Router::new()
         .nest("/api/v1", operators)
-        .route("/artifacts/{file}", get(download::download))
+        .route("/artifacts/{file}", get(download::artifact))
+        .route("/deltas/{file}", get(download::delta))
         .route("/device/v1/update", get(devices::update))
         .route("/device/v1/reports", post(devices::report))
         .route("/healthz", get(health))

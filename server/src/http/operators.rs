@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{ApiError, App, download, input};
+use crate::kind::Kind;
 use crate::names::check_name;
-use crate::store::Artifact;
+use crate::store::{Artifact, Delta};
 
 /// Rows of a page, if the client does not say, and at most.
 const PAGE_ROWS: u32 = 100;
@@ -32,6 +33,12 @@ impl Page {
         }
     }
 
+    /// The `after` of a list of files: a SHA-256.
+    fn after_file(&self) -> Result<Option<String>, ApiError> {
+        let digest = self.after.as_deref().map(download::digest).transpose()?;
+        Ok(digest.map(|digest| digest.to_string()))
+    }
+
     /// Where the next page begins, when this one is full.
     fn next<T>(limit: u32, rows: &[T], name: impl Fn(&T) -> &str) -> Option<String> {
         let full = u32::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
@@ -39,29 +46,44 @@ impl Page {
     }
 }
 
-/// An artifact as operators and uploaders see it.
+/// A file as operators and uploaders see it.
 #[derive(Debug, Serialize)]
-pub(super) struct Listed {
+pub(super) struct Listed<T> {
     #[serde(flatten)]
-    artifact: Artifact,
+    row: T,
     url: String,
 }
 
-impl From<Artifact> for Listed {
-    fn from(artifact: Artifact) -> Self {
-        Listed { url: download::url(&artifact.sha256), artifact }
+impl From<Artifact> for Listed<Artifact> {
+    fn from(row: Artifact) -> Self {
+        Listed { url: download::url(Kind::Artifact, &row.sha256), row }
+    }
+}
+
+impl From<Delta> for Listed<Delta> {
+    fn from(row: Delta) -> Self {
+        Listed { url: download::url(Kind::Delta, &row.sha256), row }
     }
 }
 
 /// `GET /api/v1/artifacts`: newest first, withdrawn ones too.
 pub(super) async fn artifacts(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let page: Page = input::query(&uri)?;
-    let limit = page.limit()?;
-    let after = page.after.as_deref().map(download::digest).transpose()?.map(|digest| digest.to_string());
+    let (limit, after) = (page.limit()?, page.after_file()?);
     let rows = app.store.artifacts(after.as_deref(), limit).await?;
     let next = Page::next(limit, &rows, |artifact| &artifact.sha256);
-    let rows: Vec<Listed> = rows.into_iter().map(Listed::from).collect();
+    let rows: Vec<_> = rows.into_iter().map(Listed::from).collect();
     Ok(Json(json!({ "artifacts": rows, "next": next })))
+}
+
+/// `GET /api/v1/deltas`: newest first, withdrawn ones too.
+pub(super) async fn deltas(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    let page: Page = input::query(&uri)?;
+    let (limit, after) = (page.limit()?, page.after_file()?);
+    let rows = app.store.deltas(after.as_deref(), limit).await?;
+    let next = Page::next(limit, &rows, |delta| &delta.sha256);
+    let rows: Vec<_> = rows.into_iter().map(Listed::from).collect();
+    Ok(Json(json!({ "deltas": rows, "next": next })))
 }
 
 /// `GET /api/v1/devices`: by name, each with its last report in short.
@@ -89,22 +111,31 @@ pub(super) async fn reports(State(app): State<Arc<App>>, uri: Uri) -> Result<Jso
     Ok(Json(json!({ "reports": rows })))
 }
 
-/// `DELETE /api/v1/artifacts/<sha256>`: withdraws a release. Again is fine.
-pub(super) async fn withdraw(
+/// `DELETE /api/v1/artifacts/<sha256>`: withdraws a release, and the deltas to it. Again is fine.
+pub(super) async fn withdraw_artifact(
     State(app): State<Arc<App>>,
     sha256: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, ApiError> {
+    withdraw(&app, Kind::Artifact, sha256).await
+}
+
+/// `DELETE /api/v1/deltas/<sha256>`: withdraws a delta. Again is fine.
+pub(super) async fn withdraw_delta(
+    State(app): State<Arc<App>>,
+    sha256: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    withdraw(&app, Kind::Delta, sha256).await
+}
+
+async fn withdraw(
+    app: &App,
+    kind: Kind,
+    sha256: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
     let sha256 = download::digest(&sha256.map(|Path(name)| name).unwrap_or_default())?;
-    match app.catalog.withdraw(&sha256).await? {
-        Some(artifact) => {
-            log::info!(
-                "withdrew {} (version {}, sequence {})",
-                artifact.sha256,
-                artifact.version,
-                artifact.sequence
-            );
-            Ok(StatusCode::NO_CONTENT)
-        }
-        None => Err(ApiError::not_found("there is no artifact with this SHA-256")),
+    if app.catalog.withdraw(kind, &sha256).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::not_found(format!("there is no {} with this SHA-256", kind.noun())))
     }
 }

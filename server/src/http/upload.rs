@@ -1,4 +1,5 @@
-//! `POST /api/v1/artifacts`: a bundle goes to disk while it is hashed, and on offer only after all of it was verified.
+//! `POST /api/v1/artifacts` and `POST /api/v1/deltas`: an upload goes to disk while it is hashed, and on offer only after it
+//! was checked: all of a bundle, the header of a delta.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,8 @@ use super::operators::Listed;
 use super::{ApiError, App, input};
 use crate::Limits;
 use crate::blobs::{BlobError, Blobs, Spooled};
+use crate::catalog::{Catalog, CatalogError};
+use crate::kind::Kind;
 use crate::store::Publication;
 
 /// Parts of a body between the connection and the disk. A part is at most the connection's buffer.
@@ -27,53 +30,72 @@ enum Piece {
     End,
 }
 
+/// Takes a bundle.
+pub(super) async fn artifact(State(app): State<Arc<App>>, request: Request) -> Response {
+    take(&app, Kind::Artifact, request).await
+}
+
+/// Takes a delta.
+pub(super) async fn delta(State(app): State<Arc<App>>, request: Request) -> Response {
+    take(&app, Kind::Delta, request).await
+}
+
 /// Takes an upload: 201 when it is new on offer, 200 with the same answer when it was already.
-pub(super) async fn upload(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn take(app: &App, kind: Kind, mut request: Request) -> Response {
     let Ok(permit) = app.uploads.clone().try_acquire_owned() else {
         let message = format!("{} uploads are under way; try again later", app.limits.max_uploads);
         let busy = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "BUSY", message);
         return answer_and_linger(request, &app.limits, busy.into_response());
     };
-    if let Err(error) = admit(&app, request.headers()).await {
+    if let Err(error) = admit(app, request.headers()).await {
         return answer_and_linger(request, &app.limits, error.into_response());
     }
-    let mut request = request;
-    let spooled = match spool(&app, request.body_mut()).await {
+    let spooled = match spool(app, request.body_mut()).await {
         Ok(spooled) => spooled,
         Err(error) => return answer_and_linger(request, &app.limits, error.into_response()),
     };
     // A task of its own: an uploader that hangs up now must not leave a file without its row.
+    let catalog = app.catalog.clone();
     let publishing = tokio::spawn(async move {
-        let published = app.catalog.publish(spooled).await;
+        let published = publish(&catalog, kind, spooled).await;
         drop(permit);
         published
     });
     match publishing.await {
-        Ok(Ok((artifact, publication))) => {
-            let status = match publication {
-                Publication::New => StatusCode::CREATED,
-                Publication::Repeated => StatusCode::OK,
-            };
-            log::info!(
-                "{status}: {} holds version {}, sequence {}",
-                artifact.sha256,
-                artifact.version,
-                artifact.sequence
-            );
-            (status, Json(Listed::from(artifact))).into_response()
-        }
+        Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            log::warn!("upload refused: {error}");
+            log::warn!("{} refused: {error}", kind.noun());
             ApiError::from(error).into_response()
         }
         Err(error) => ApiError::internal(&error).into_response(),
     }
 }
 
+async fn publish(catalog: &Catalog, kind: Kind, spooled: Spooled) -> Result<Response, CatalogError> {
+    let status = |publication| match publication {
+        Publication::New => StatusCode::CREATED,
+        Publication::Repeated => StatusCode::OK,
+    };
+    match kind {
+        Kind::Artifact => {
+            let (row, publication) = catalog.publish(spooled).await?;
+            let status = status(publication);
+            log::info!("{status}: {} holds version {}, sequence {}", row.sha256, row.version, row.sequence);
+            Ok((status, Json(Listed::from(row))).into_response())
+        }
+        Kind::Delta => {
+            let (row, publication) = catalog.publish_delta(spooled).await?;
+            let status = status(publication);
+            log::info!("{status}: {} leads from {} to {}", row.sha256, row.from_release, row.to_release);
+            Ok((status, Json(Listed::from(row))).into_response())
+        }
+    }
+}
+
 /// Refuses what is certain to be refused before a byte of it is read.
 async fn admit(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key(header::CONTENT_ENCODING) {
-        let message = "send the bundle as it is, without Content-Encoding";
+        let message = "send the file as it is, without Content-Encoding";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_REQUEST", message));
     }
     let declared = headers
@@ -85,7 +107,7 @@ async fn admit(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
         && declared > max
     {
         return Err(ApiError::too_large(format!(
-            "the artifact has {declared} bytes; at most {max} are accepted"
+            "the upload has {declared} bytes; at most {max} are accepted"
         )));
     }
     let (blobs, keep_free) = (app.catalog.blobs().clone(), app.limits.keep_free_bytes);
@@ -125,7 +147,7 @@ async fn next(body: &mut Body, pace: &mut Pace<'_>) -> Result<Option<Bytes>, Api
         let frame = tokio::time::timeout(pace.limits.upload_idle, body.frame()).await;
         let frame = frame.map_err(|_| {
             ApiError::stalled(format!(
-                "no bytes for {} s; send the artifact again",
+                "no bytes for {} s; send the file again",
                 pace.limits.upload_idle.as_secs()
             ))
         })?;
@@ -159,7 +181,7 @@ impl<'a> Pace<'a> {
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         let max = self.limits.max_artifact_bytes;
         if self.bytes > max {
-            return Err(ApiError::too_large(format!("the artifact is larger than the {max} bytes accepted")));
+            return Err(ApiError::too_large(format!("the upload is larger than the {max} bytes accepted")));
         }
         let elapsed = self.begin.elapsed();
         let due = elapsed.as_secs().saturating_mul(self.limits.upload_min_bytes_per_second);

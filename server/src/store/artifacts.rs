@@ -68,10 +68,10 @@ pub struct NewArtifact {
     pub description: String,
 }
 
-/// What [`Store::publish`] found.
+/// What [`Store::publish`] or [`Store::publish_delta`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publication {
-    /// The artifact was not on offer before.
+    /// The file was not on offer before.
     New,
     /// It was already.
     Repeated,
@@ -117,17 +117,6 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Takes an artifact off offer. `false` when there is none on offer with this SHA-256.
-    pub async fn withdraw(&self, sha256: &str) -> Result<bool, StoreError> {
-        let done =
-            sqlx::query("UPDATE artifacts SET withdrawn_at = ? WHERE sha256 = ? AND withdrawn_at IS NULL")
-                .bind(unix_seconds())
-                .bind(sha256)
-                .execute(&self.pool)
-                .await?;
-        Ok(done.rows_affected() > 0)
-    }
-
     /// A page of artifacts, newest first, older than `before` (an artifact's SHA-256), at most `limit`.
     pub async fn artifacts(&self, before: Option<&str>, limit: u32) -> Result<Vec<Artifact>, StoreError> {
         let rows = sqlx::query(select_artifact!(
@@ -155,18 +144,6 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
-    }
-
-    /// SHA-256, size and whether it is on offer, of every artifact: what the start compares with the files.
-    pub async fn inventory(&self) -> Result<Vec<(String, u64, bool)>, StoreError> {
-        let rows =
-            sqlx::query("SELECT sha256, size, withdrawn_at FROM artifacts").fetch_all(&self.pool).await?;
-        rows.iter()
-            .map(|row| {
-                let offered = row.try_get::<Option<i64>, _>("withdrawn_at")?.is_none();
-                Ok((row.try_get("sha256")?, from_db("size", row.try_get("size")?)?, offered))
-            })
-            .collect()
     }
 }
 

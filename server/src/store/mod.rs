@@ -5,7 +5,9 @@
 //! error that names the file. The statements are plain SQL so that another engine can stand behind the same functions.
 
 mod artifacts;
+mod deltas;
 mod devices;
+mod files;
 mod reports;
 
 use std::borrow::Cow;
@@ -19,7 +21,9 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 pub use artifacts::{Artifact, NewArtifact, Publication};
+pub use deltas::{Delta, NewDelta};
 pub use devices::{Device, LastReport, Sighting};
+pub use files::FileRow;
 pub use reports::{Outcome, Receipt, Report, StoredReport};
 
 /// SQLite's page size, in bytes; its default since 2016 and that of most disks.
@@ -34,8 +38,10 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 const SQLITE_FULL: i32 = 13;
 
 /// Migrations in order. The list is append-only: a database in the field has run them as they stand here.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "first form", include_str!("../../migrations/0001_first_form.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first form", include_str!("../../migrations/0001_first_form.sql")),
+    (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
+];
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,31 @@
 //! Downloads: ranges, preconditions, and what every answer says about the file.
 
 use crate::http::{get, send};
-use crate::rig::{Server, Spec, sha256};
+use crate::rig::{Server, Spec, delta, sha256};
+
+/// A served file: where, what, and as what.
+struct Served {
+    url: String,
+    bytes: Vec<u8>,
+    content_type: &'static str,
+}
+
+/// An artifact and a delta: everything below holds for both.
+fn both(server: &Server) -> [Served; 2] {
+    let old = Spec { sequence: 1, random_bytes: 200_000, ..Spec::default() }.bundle();
+    let new = Spec { random_bytes: 300_000, ..Spec::default() }.bundle();
+    let delta = delta(&old, &new);
+    let url = |answer: crate::http::Answer| answer.json()["url"].as_str().unwrap().to_owned();
+    let artifact = url(server.upload(&new));
+    [
+        Served { url: artifact, bytes: new, content_type: "application/vnd.otad.bundle" },
+        Served {
+            url: url(server.upload_delta(&delta)),
+            bytes: delta,
+            content_type: "application/vnd.otad.delta",
+        },
+    ]
+}
 
 /// Status, first and last byte if partial, for a file of `size` bytes.
 type Expected = (u16, Option<(u64, u64)>);
@@ -14,10 +38,16 @@ fn index(offset: u64) -> usize {
 #[test]
 fn ranges() {
     let server = Server::start();
-    let bundle = Spec { random_bytes: 300_000, ..Spec::default() }.bundle();
-    let url = server.upload(&bundle).json()["url"].as_str().unwrap().to_owned();
-    let etag = format!("\"{}\"", sha256(&bundle));
-    let size = bundle.len() as u64;
+    for served in both(&server) {
+        ranges_of(&server, &served);
+    }
+}
+
+fn ranges_of(server: &Server, served: &Served) {
+    let Served { url, bytes: whole_file, content_type } = served;
+    let etag = format!("\"{}\"", sha256(whole_file));
+    let size = whole_file.len() as u64;
+    assert!(size > 200_001, "{url}: the table wants more than {size} bytes");
     let end = size - 1;
     let whole: Expected = (200, None);
     let part = |first, last| -> Expected { (206, Some((first, last))) };
@@ -62,8 +92,8 @@ fn ranges() {
     for (range, if_range, (status, bytes)) in table {
         let mut headers = vec![("Range", range.as_str())];
         headers.extend(if_range.map(|tag| ("If-Range", tag)));
-        let answer = send(server.address, "GET", &url, &headers, b"");
-        let name = format!("{range} {if_range:?}");
+        let answer = send(server.address, "GET", url, &headers, b"");
+        let name = format!("{url} {range} {if_range:?}");
         assert_eq!(answer.status, status, "{name}");
         assert_eq!(answer.header("accept-ranges"), Some("bytes"), "{name}");
         let expected_range = match (status, bytes) {
@@ -77,9 +107,9 @@ fn ranges() {
             continue;
         }
         let (first, last) = bytes.unwrap_or((0, end));
-        assert!(answer.body == bundle[index(first)..=index(last)], "{name}: other bytes");
+        assert!(answer.body == whole_file[index(first)..=index(last)], "{name}: other bytes");
         assert_eq!(answer.header("etag"), Some(etag.as_str()), "{name}");
-        assert_eq!(answer.header("content-type"), Some("application/vnd.otad.bundle"), "{name}");
+        assert_eq!(answer.header("content-type"), Some(*content_type), "{name}");
         assert!(
             answer.header("content-length").is_some() && answer.header("transfer-encoding").is_none(),
             "{name}"
@@ -91,41 +121,56 @@ fn ranges() {
 #[test]
 fn head_tells_about_the_whole_file_and_sends_nothing() {
     let server = Server::start();
-    let bundle = Spec::default().bundle();
-    let url = server.upload(&bundle).json()["url"].as_str().unwrap().to_owned();
-    for headers in [&[][..], &[("Range", "bytes=0-1")][..], &[("Range", "bytes=99999999-")][..]] {
-        let answer = send(server.address, "HEAD", &url, headers, b"");
-        assert_eq!((answer.status, answer.body.len()), (200, 0));
-        assert_eq!(answer.header("content-length"), Some(bundle.len().to_string().as_str()));
-        assert_eq!(answer.header("etag"), Some(format!("\"{}\"", sha256(&bundle)).as_str()));
-        assert_eq!(answer.header("accept-ranges"), Some("bytes"));
-        assert_eq!(answer.header("content-range"), None);
+    for Served { url, bytes, .. } in both(&server) {
+        for headers in [&[][..], &[("Range", "bytes=0-1")][..], &[("Range", "bytes=99999999-")][..]] {
+            let answer = send(server.address, "HEAD", &url, headers, b"");
+            assert_eq!((answer.status, answer.body.len()), (200, 0));
+            assert_eq!(answer.header("content-length"), Some(bytes.len().to_string().as_str()));
+            assert_eq!(answer.header("etag"), Some(format!("\"{}\"", sha256(&bytes)).as_str()));
+            assert_eq!(answer.header("accept-ranges"), Some("bytes"));
+            assert_eq!(answer.header("content-range"), None);
+        }
     }
-    assert_eq!(
-        send(server.address, "HEAD", &format!("/artifacts/{}.otab", "0".repeat(64)), &[], b"").status,
-        404
-    );
+    for name in ["artifacts/HEX.otab", "deltas/HEX.otad-delta"] {
+        let url = format!("/{}", name.replace("HEX", &"0".repeat(64)));
+        assert_eq!(send(server.address, "HEAD", &url, &[], b"").status, 404, "{url}");
+    }
 }
 
 #[test]
 fn preconditions() {
     let server = Server::start();
-    let bundle = Spec::default().bundle();
-    let url = server.upload(&bundle).json()["url"].as_str().unwrap().to_owned();
-    let etag = format!("\"{}\"", sha256(&bundle));
-    for (name, value, status) in [
-        ("If-None-Match", etag.as_str(), 304),
-        ("If-None-Match", "*", 304),
-        ("If-None-Match", "\"x\"", 200),
-        ("If-Match", etag.as_str(), 200),
-        ("If-Match", "\"x\"", 412),
-    ] {
-        let answer = send(server.address, "GET", &url, &[(name, value)], b"");
-        assert_eq!(answer.status, status, "{name}: {value}");
-        match status {
-            304 => assert_eq!((answer.header("etag"), answer.body.len()), (Some(etag.as_str()), 0)),
-            412 => assert_eq!(answer.code(), "SOURCE_CHANGED"),
-            _ => assert!(answer.body == bundle),
+    for Served { url, bytes, .. } in both(&server) {
+        let etag = format!("\"{}\"", sha256(&bytes));
+        for (name, value, status) in [
+            ("If-None-Match", etag.as_str(), 304),
+            ("If-None-Match", "*", 304),
+            ("If-None-Match", "\"x\"", 200),
+            ("If-Match", etag.as_str(), 200),
+            ("If-Match", "\"x\"", 412),
+        ] {
+            let answer = send(server.address, "GET", &url, &[(name, value)], b"");
+            assert_eq!(answer.status, status, "{name}: {value}");
+            match status {
+                304 => assert_eq!((answer.header("etag"), answer.body.len()), (Some(etag.as_str()), 0)),
+                412 => assert_eq!(answer.code(), "SOURCE_CHANGED"),
+                _ => assert!(answer.body == bytes),
+            }
+        }
+    }
+}
+
+/// RFC 9110 section 8.6: the length of a 304 is that of the 200 it stands for, or is left out. A cache that is told 0
+/// believes that the file is empty now.
+#[test]
+fn not_modified_never_says_empty() {
+    let server = Server::start();
+    for Served { url, bytes, .. } in both(&server) {
+        for method in ["GET", "HEAD"] {
+            let answer = send(server.address, method, &url, &[("If-None-Match", "*")], b"");
+            assert_eq!((answer.status, answer.body.len()), (304, 0));
+            let length = answer.header("content-length");
+            assert!(length.is_none_or(|length| length == bytes.len().to_string()), "{method}: {length:?}");
         }
     }
 }

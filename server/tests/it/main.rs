@@ -9,6 +9,7 @@
 )]
 
 mod artifacts;
+mod deltas;
 mod devices;
 mod hostile;
 mod http;

@@ -9,12 +9,19 @@ const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 #[test]
 fn w3_every_operator_route_asks_for_the_token() {
     let server = Server::with(|options| options.token = Some(TOKEN.into()));
-    let digest = format!("/api/v1/artifacts/{}", "0".repeat(64));
+    let artifact = format!("/api/v1/artifacts/{}", "0".repeat(64));
+    let delta = format!("/api/v1/deltas/{}", "0".repeat(64));
     let wrong = format!("Bearer {}x", &TOKEN[1..]);
     let right = format!("Bearer {TOKEN}");
-    for target in
-        ["/api/v1/artifacts", "/api/v1/devices", "/api/v1/reports?device=d", &digest, "/api/v1/none"]
-    {
+    for target in [
+        "/api/v1/artifacts",
+        "/api/v1/deltas",
+        "/api/v1/devices",
+        "/api/v1/reports?device=d",
+        &artifact,
+        &delta,
+        "/api/v1/none",
+    ] {
         for method in ["GET", "POST", "DELETE", "PUT", "PATCH"] {
             for headers in
                 [&[][..], &[("Authorization", wrong.as_str())], &[("X-HTTP-Method-Override", "GET")]]

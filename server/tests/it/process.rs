@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use sqlx::Connection;
 
 use crate::http::{connect, get, post_json, send};
-use crate::rig::{Server, Spec, files, root};
+use crate::rig::{Server, Spec, delta, files, root, sha256};
 
 const UPLOAD: &str = "/api/v1/artifacts";
 
@@ -142,7 +142,7 @@ fn w6_kills_around_the_end_of_an_upload() {
         for artifact in listed["artifacts"].as_array().unwrap() {
             assert_eq!(artifact["withdrawn_at"], serde_json::Value::Null, "step {step}");
             let bytes = get(process.address, artifact["url"].as_str().unwrap()).body;
-            assert_eq!(artifact["sha256"], crate::rig::sha256(&bytes), "step {step}");
+            assert_eq!(artifact["sha256"], sha256(&bytes), "step {step}");
         }
         let status = send(process.address, "POST", UPLOAD, &[], &bundle).status;
         assert!(matches!(status, 200 | 201), "step {step}: {status}");
@@ -156,7 +156,7 @@ fn w8_a_start_takes_stock() {
     let [gone, short, kept] =
         [1, 2, 3].map(|sequence| Spec { sequence, random_bytes: 30_000, ..Spec::default() }.bundle());
     let mut process = Process::start(data.path());
-    let path = |bundle: &[u8]| data.path().join("artifacts").join(crate::rig::sha256(bundle) + ".otab");
+    let path = |bundle: &[u8]| data.path().join("artifacts").join(sha256(bundle) + ".otab");
     for bundle in [&gone, &short, &kept] {
         assert_eq!(send(process.address, "POST", UPLOAD, &[], bundle).status, 201);
     }
@@ -174,7 +174,66 @@ fn w8_a_start_takes_stock() {
     assert!(stray.exists(), "what cannot be explained is not deleted");
     assert_eq!(get(process.address, &format!("/artifacts/{}.otab", "0".repeat(64))).status, 404);
     assert_eq!(send(process.address, "POST", UPLOAD, &[], &short).status, 201, "uploading again repairs");
-    assert!(get(process.address, &format!("/artifacts/{}.otab", crate::rig::sha256(&short))).body == short);
+    assert!(get(process.address, &format!("/artifacts/{}.otab", sha256(&short))).body == short);
+}
+
+/// The same for deltas, which a kill does not take either.
+#[test]
+fn w8_a_start_takes_stock_of_deltas() {
+    let data = directory();
+    let [old, new] = [1, 2].map(|sequence| Spec { sequence, seed: Some(7), ..Spec::default() }.bundle());
+    let lost = delta(&old, &new);
+    let upload = |process: &Process, target: &str, bytes: &[u8]| {
+        send(process.address, "POST", &format!("/api/v1/{target}"), &[], bytes).status
+    };
+    let mut process = Process::start(data.path());
+    assert_eq!(upload(&process, "artifacts", &new), 201);
+    assert_eq!(upload(&process, "deltas", &lost), 201);
+    process.signal(Signal::SIGKILL);
+
+    let mut process = Process::start(data.path());
+    let url = format!("/deltas/{}.otad-delta", sha256(&lost));
+    assert!(get(process.address, &url).body == lost, "what was acknowledged survives");
+    process.signal(Signal::SIGKILL);
+    std::fs::remove_file(data.path().join(&url[1..])).unwrap();
+    let stray = data.path().join("deltas").join("0".repeat(64) + ".otad-delta");
+    std::fs::write(&stray, b"stray").unwrap();
+
+    let process = Process::start(data.path());
+    assert_eq!(get(process.address, &url).status, 410);
+    assert!(stray.exists(), "what cannot be explained is not deleted");
+    assert_eq!(get(process.address, &format!("/deltas/{}.otad-delta", "0".repeat(64))).status, 404);
+    assert_eq!(upload(&process, "deltas", &lost), 201, "uploading again repairs");
+}
+
+/// W8: a database from before there were deltas keeps everything and learns about them.
+#[test]
+fn w8_a_database_of_the_first_form_is_brought_up() {
+    let data = directory();
+    let bundle = Spec::default().bundle();
+    let mut process = Process::start(data.path());
+    let url = send(process.address, "POST", UPLOAD, &[], &bundle).json()["url"].as_str().unwrap().to_owned();
+    assert!(process.signal(Signal::SIGTERM).success());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let path = data.path().join("otaserver.db");
+        let mut database =
+            sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        for undo in [
+            "DROP TABLE deltas",
+            "DROP INDEX artifacts_by_release",
+            "DELETE FROM _sqlx_migrations WHERE version = 2",
+        ] {
+            sqlx::query(undo).execute(&mut database).await.unwrap();
+        }
+        database.close().await.unwrap();
+    });
+    std::fs::remove_dir(data.path().join("deltas")).unwrap();
+
+    let process = Process::start(data.path());
+    assert!(get(process.address, &url).body == bundle);
+    let old = Spec { sequence: 1, ..Spec::default() }.bundle();
+    assert_eq!(send(process.address, "POST", "/api/v1/deltas", &[], &delta(&old, &bundle)).status, 201);
 }
 
 #[test]

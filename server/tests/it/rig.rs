@@ -37,6 +37,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) compatible: &'a [&'a str],
     /// Length of the image, whose bytes do not compress.
     pub(crate) random_bytes: usize,
+    /// Which bytes; those of no other sequence if `None`.
+    pub(crate) seed: Option<u64>,
     pub(crate) signed_by: u8,
 }
 
@@ -47,6 +49,7 @@ impl Default for Spec<'_> {
             sequence: 2,
             compatible: &["acme"],
             random_bytes: 100_000,
+            seed: None,
             signed_by: TRUSTED,
         }
     }
@@ -57,7 +60,7 @@ impl Spec<'_> {
     pub(crate) fn bundle(&self) -> Vec<u8> {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("rootfs.img");
-        std::fs::write(&image, noise(self.random_bytes, self.sequence)).unwrap();
+        std::fs::write(&image, noise(self.random_bytes, self.seed.unwrap_or(self.sequence))).unwrap();
         let update = Update {
             version: self.version.parse().unwrap(),
             sequence: self.sequence,
@@ -70,6 +73,26 @@ impl Spec<'_> {
         otad_bundle::build(&recipe, &[&key(self.signed_by)], &output, &mut |_| {}).expect("a bundle");
         std::fs::read(output).unwrap()
     }
+}
+
+/// Makes the delta between two bundles with the library that `otactl` uses.
+pub(crate) fn delta(from: &[u8], to: &[u8]) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new, output] =
+        ["old.otab", "new.otab", "out.otad-delta"].map(|name| directory.path().join(name));
+    std::fs::write(&old, from).unwrap();
+    std::fs::write(&new, to).unwrap();
+    otad_bundle::delta::make_delta(&old, &new, &output, None, &mut |_| {}).expect("a delta");
+    std::fs::read(output).unwrap()
+}
+
+/// The same bundle with one more signature, by a key that the server does not know: another file, the same release.
+pub(crate) fn signed_again(bundle: &[u8]) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["old.otab", "new.otab"].map(|name| directory.path().join(name));
+    std::fs::write(&old, bundle).unwrap();
+    otad_bundle::add_signature(&old, &key(9), &new, &mut |_| {}).expect("a signature");
+    std::fs::read(new).unwrap()
 }
 
 /// Bytes that do not compress, the same for the same seed (xorshift64*, Vigna 2016).
@@ -142,6 +165,10 @@ impl Server {
 
     pub(crate) fn upload(&self, bundle: &[u8]) -> Answer {
         send(self.address, "POST", "/api/v1/artifacts", &[], bundle)
+    }
+
+    pub(crate) fn upload_delta(&self, delta: &[u8]) -> Answer {
+        send(self.address, "POST", "/api/v1/deltas", &[], delta)
     }
 
     /// Names of the files in a directory of the server.

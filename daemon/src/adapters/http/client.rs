@@ -3,6 +3,8 @@
 //! Redirects are followed here and not by ureq, because each hop has to be judged ([`Place::follow`]).
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ureq::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use ureq::tls::{RootCerts, TlsConfig};
@@ -49,6 +51,10 @@ impl Trouble {
     pub(super) fn passing(code: Code, message: String) -> Trouble {
         Trouble { failure: Failure::new(code, message), next: Next::Retry }
     }
+
+    pub(super) fn cancelled() -> Trouble {
+        Trouble::last(Code::Cancelled, "the transfer was cancelled".to_owned())
+    }
 }
 
 /// A response, and the place that gave it in the end.
@@ -57,10 +63,24 @@ pub(super) struct Reply {
     pub(super) response: Response<Body>,
 }
 
-/// Makes requests over connections that are kept while the server likes.
+/// Makes requests over connections that are kept while the server likes. A clone shares the connections.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    line: Arc<Mutex<Line>>,
+    traffic: Arc<Traffic>,
+}
+
+#[derive(Debug)]
+struct Line {
     agent: Agent,
+    open: bool,
+}
+
+/// What a client and those beside it did so far.
+#[derive(Debug, Default)]
+struct Traffic {
+    requests: AtomicU64,
+    body_bytes: AtomicU64,
 }
 
 impl Client {
@@ -83,18 +103,63 @@ impl Client {
             .timeout_per_read(Some(limits.idle))
             .timeout_per_write(Some(limits.idle))
             .build();
-        Client { agent: config.new_agent() }
+        Client::over(config.new_agent(), Arc::default())
+    }
+
+    fn over(agent: Agent, traffic: Arc<Traffic>) -> Client {
+        Client { line: Arc::new(Mutex::new(Line { agent, open: true })), traffic }
+    }
+
+    /// Another one with connections of its own; what both do is counted together.
+    pub(super) fn beside(&self) -> Client {
+        Client::over(self.line().agent.config().new_agent(), Arc::clone(&self.traffic))
     }
 
     /// Breaks every connection, so that whoever waits on one wakes up; no request works afterwards.
     pub(super) fn shut_down(&self) {
-        self.agent.clone().shutdown();
+        let mut line = self.line();
+        line.open = false;
+        line.agent.clone().shutdown();
+    }
+
+    /// Breaks every connection; later requests make new ones.
+    pub(super) fn break_off(&self) {
+        let mut line = self.line();
+        if line.open {
+            let fresh = line.agent.config().new_agent();
+            std::mem::replace(&mut line.agent, fresh).shutdown();
+        }
+    }
+
+    /// Counts bytes of a body that came.
+    pub(super) fn came(&self, bytes: u64) {
+        self.traffic.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How many requests were made, redirects included.
+    pub(super) fn requests(&self) -> u64 {
+        self.traffic.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of bodies came.
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.traffic.body_bytes.load(Ordering::Relaxed)
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next request goes over.
+    fn agent(&self) -> Agent {
+        self.traffic.requests.fetch_add(1, Ordering::Relaxed);
+        self.line().agent.clone()
     }
 
     /// Asks for a file. The body has no time limit of its own: it may be gigabytes over a slow line.
     pub(super) fn get(&self, place: &Place, headers: &[(&str, &str)]) -> Result<Reply, Trouble> {
         follow(place, &Method::GET, |uri| {
-            let request = self.agent.get(uri);
+            let request = self.agent().get(uri);
             headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).call()
         })
     }
@@ -102,14 +167,14 @@ impl Client {
     /// Asks for a small answer, all of it within `limits.exchange`.
     pub(super) fn ask(&self, place: &Place, limits: &Limits) -> Result<Reply, Trouble> {
         follow(place, &Method::GET, |uri| {
-            self.agent.get(uri).config().timeout_global(Some(limits.exchange)).build().call()
+            self.agent().get(uri).config().timeout_global(Some(limits.exchange)).build().call()
         })
     }
 
     /// Hands over a small JSON document, within `limits.exchange`.
     pub(super) fn post_json(&self, place: &Place, body: &str, limits: &Limits) -> Result<Reply, Trouble> {
         follow(place, &Method::POST, |uri| {
-            let request = self.agent.post(uri).config().timeout_global(Some(limits.exchange)).build();
+            let request = self.agent().post(uri).config().timeout_global(Some(limits.exchange)).build();
             request.header("content-type", "application/json").send(body)
         })
     }

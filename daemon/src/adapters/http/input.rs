@@ -1,32 +1,38 @@
 //! A bundle over HTTP as one input: it reads on where a broken connection stopped, and jumps by asking for ranges.
 //!
-//! The file is asked for in spans. After a jump the span is short; while reading goes straight on, spans double. So
-//! scattered chunks come over one kept connection and do not drag unwanted megabytes along, and a whole bundle costs
-//! few requests. A server that ignores ranges gives the whole file: what comes before the wanted byte is dropped,
-//! never taken for it.
+//! The file is asked for in spans. After a jump the span is short; while reading goes straight on, spans double. So a jump
+//! does not drag unwanted megabytes along. A server that ignores ranges gives the whole file: what comes before the wanted
+//! byte is dropped, never taken for it.
+//!
+//! What will be read is fetched ahead by [`super::ahead`]: the extents that the reader announced, or the rest of the file
+//! once reading has gone straight on for long. What cannot be had that way is read here, as if nothing had been announced.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use otad_bundle::Input;
-use ureq::BodyReader;
 
 use super::Limits;
-use super::client::{Client, Trouble, from_body};
+use super::ahead::Ahead;
+use super::client::{Client, Trouble};
 use super::patience::Patience;
 use super::place::Place;
+use super::plan;
 use super::span::{Identity, Wanted, judge};
+use super::stream::Stream;
 use crate::failure::{Code, Failure};
 use crate::ports::Stop;
 
 /// How long a request to stop may go unnoticed by somebody who waits.
 const STOP_LATENCY: Duration = Duration::from_millis(100);
 
-/// Bytes that are read at once when they are only dropped.
-const SCRAP_BYTES: usize = 16 * 1024;
+/// Reading has gone straight on for long when a span is as long as so many first ones: about half a MiB was read by then, as
+/// much as the index of a usual image, behind which a reader jumps.
+const SPANS_UNTIL_STRAIGHT: u64 = 8;
 
 /// A file on a server, read as if it were local.
 pub(super) struct HttpInput {
@@ -46,16 +52,15 @@ pub(super) struct HttpInput {
     last_span: u64,
     /// Position up to which the last stream was read.
     reached: u64,
+    ahead: Option<Ahead>,
+    /// Whether the server gave the whole file when it was asked for a part of it.
+    ranges_lost: bool,
+    /// Whether the reader announced anything, and whether what is fetched ahead is a guess.
+    announced: bool,
+    guessed: bool,
+    /// Bytes that were handed out.
+    given: u64,
     _watch: StopWatch,
-}
-
-/// The body of one response.
-struct Stream {
-    body: BodyReader<'static>,
-    /// Position in the file of the body's next byte.
-    at: u64,
-    /// Position behind its last one.
-    end: u64,
 }
 
 impl HttpInput {
@@ -79,6 +84,11 @@ impl HttpInput {
             stream: None,
             last_span: 0,
             reached: 0,
+            ahead: None,
+            ranges_lost: false,
+            announced: false,
+            guessed: false,
+            given: 0,
             _watch: watch,
         };
         input.persist(|input| input.connect(0))?;
@@ -127,85 +137,119 @@ impl HttpInput {
         if self.identity.as_ref().is_some_and(|identity| self.offset >= identity.total) {
             return Ok(0);
         }
-        self.arrange_stream(buffer.len())?;
-        let count = self.receive(buffer)?;
-        self.offset = self.offset.saturating_add(count);
-        self.patience.progress(count);
-        self.retire_stream_at_end();
-        usize::try_from(count).map_err(|_| Trouble::last(Code::Internal, format!("read of {count} bytes")))
+        let count = match self.read_ahead(buffer)? {
+            Some(count) => count,
+            None => {
+                self.arrange_stream(buffer.len())?;
+                self.receive(buffer)?
+            }
+        };
+        let bytes = u64::try_from(count).unwrap_or(u64::MAX);
+        self.offset = self.offset.saturating_add(bytes);
+        self.given = self.given.saturating_add(bytes);
+        self.patience.progress(bytes);
+        if let Some(stream) = self.stream.take_if(|stream| stream.rest() == 0) {
+            stream.finish();
+        }
+        Ok(count)
+    }
+
+    /// Hands out bytes that were fetched ahead; nothing if they are to be had here.
+    fn read_ahead(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Trouble> {
+        if self.way_in_stream().is_some() {
+            return Ok(None);
+        }
+        if self.ahead.is_none() {
+            return Ok(None);
+        }
+        self.leave_stream();
+        let Some(ahead) = &self.ahead else { return Ok(None) };
+        let count = ahead.read(self.offset, buffer, self.limits.skip, &self.place, &mut self.patience)?;
+        if count.is_some() {
+            // What is read behind it is a jump.
+            self.last_span = 0;
+        }
+        Ok(count)
+    }
+
+    /// Fetches these extents ahead, in place of others. Without threads for it, reading goes on all the same.
+    fn fetch_ahead(&mut self, extents: Vec<Range<u64>>) {
+        let Some(identity) = self.identity.clone().filter(|identity| identity.ranges) else { return };
+        if self.limits.ahead == 0 {
+            return;
+        }
+        // What is on its way already does not have to be asked for.
+        let wants = |extent: &Range<u64>, stream: &Stream| {
+            extent.end > stream.at
+                && extent.start <= stream.end
+                && extent.start <= stream.at.saturating_add(self.limits.skip)
+        };
+        let coming =
+            self.stream.as_ref().filter(|stream| extents.first().is_some_and(|first| wants(first, stream)));
+        let extents = plan::tidy(extents, coming.map_or(0, |stream| stream.end), identity.total);
+        if self.ahead.is_none() {
+            let places = (self.origin.clone(), self.place.clone());
+            match Ahead::start(&self.client, places, identity, &self.limits, &self.stop) {
+                Ok(ahead) => self.ahead = Some(ahead),
+                Err(failure) => return log::warn!("nothing is fetched ahead: {failure}"),
+            }
+        }
+        if let Some(ahead) = &self.ahead {
+            ahead.expect(&extents, self.stream.is_none());
+        }
+    }
+
+    /// How far the wanted byte is down the stream, if reading until there is better than asking anew.
+    fn way_in_stream(&self) -> Option<u64> {
+        let stream = self.stream.as_ref()?;
+        let way = self.offset.checked_sub(stream.at)?;
+        // Without ranges every way begins at the start of the file.
+        (self.offset < stream.end && (way <= self.limits.skip || self.ranges_lost)).then_some(way)
     }
 
     /// Sees to it that the next byte of the stream is the wanted one.
     fn arrange_stream(&mut self, length: usize) -> Result<(), Trouble> {
-        let span = self.stream.as_ref().map(|stream| (stream.at, stream.end));
-        if let Some((at, end)) = span {
-            let gap = self.offset.checked_sub(at);
-            if let Some(gap) = gap.filter(|gap| *gap <= self.limits.skip && self.offset < end) {
-                return self.drop_bytes(gap);
+        match self.way_in_stream() {
+            Some(way) => self.drop_bytes(way),
+            None => {
+                self.leave_stream();
+                self.connect(u64::try_from(length).unwrap_or(u64::MAX))
             }
-            self.leave_stream(end.saturating_sub(at));
         }
-        self.connect(u64::try_from(length).unwrap_or(u64::MAX))
     }
 
     /// Gives up a stream. A short rest is read, because then the connection can be used again.
-    fn leave_stream(&mut self, rest: u64) {
+    fn leave_stream(&mut self) {
+        let rest = self.stream.as_ref().map_or(0, Stream::rest);
         // A connection that breaks now is one that is not used again.
         if rest <= self.limits.skip && self.drop_bytes(rest).is_ok() {
-            self.retire_stream_at_end();
+            self.stream.take().into_iter().for_each(Stream::finish);
         }
         self.stream = None;
     }
 
-    /// Lets ureq see the end of a body that was read to its last byte: that returns the connection to its pool.
-    fn retire_stream_at_end(&mut self) {
-        if let Some(mut stream) = self.stream.take_if(|stream| stream.at >= stream.end) {
-            // All bytes are here already; an error here only means that the connection is not used again.
-            let _ = stream.body.read(&mut [0]);
-        }
-    }
-
-    fn drop_bytes(&mut self, mut count: u64) -> Result<(), Trouble> {
-        let mut scrap = [0; SCRAP_BYTES];
-        while count > 0 {
-            if self.stop.requested() {
-                return Err(Trouble::last(Code::Cancelled, "the transfer was cancelled".to_owned()));
-            }
-            let length = usize::try_from(count).unwrap_or(SCRAP_BYTES).min(SCRAP_BYTES);
-            let part = scrap.get_mut(..length).unwrap_or_default();
-            count = count.saturating_sub(self.receive(part)?);
-        }
-        Ok(())
+    fn drop_bytes(&mut self, count: u64) -> Result<(), Trouble> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let (patience, place) = (&mut self.patience, &self.place);
+        let mut before = Instant::now();
+        let outcome = stream.drop_bytes(count, &self.stop, |came| {
+            let waited = before.elapsed();
+            before = Instant::now();
+            patience.pace(waited, came, place)
+        });
+        self.reached = stream.at;
+        outcome
     }
 
     /// Reads from the stream, at least one byte.
-    fn receive(&mut self, buffer: &mut [u8]) -> Result<u64, Trouble> {
-        let (place, offset) = (&self.place, self.offset);
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Trouble> {
         let Some(stream) = &mut self.stream else {
             return Err(Trouble::last(Code::Internal, "read without a stream".to_owned()));
         };
-        let left = stream.end.saturating_sub(stream.at);
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let started = Instant::now();
-        let outcome = stream.body.read(buffer.get_mut(..length).unwrap_or_default());
-        let waited = started.elapsed();
-        let missing = |code| {
-            Trouble::passing(
-                code,
-                format!("{place}: connection broke off at byte {offset}, {left} bytes early"),
-            )
-        };
-        let count = match outcome {
-            Ok(0) => return Err(missing(self.patience.code_of_short_body())),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(missing(self.patience.code_of_short_body()));
-            }
-            Err(error) => return Err(from_body(error, place)),
-            Ok(count) => u64::try_from(count).unwrap_or(left),
-        };
-        stream.at = stream.at.saturating_add(count);
+        let count = stream.receive(buffer)?;
         self.reached = stream.at;
-        self.patience.pace(waited, count, place)?;
+        self.patience.pace(started.elapsed(), u64::try_from(count).unwrap_or(u64::MAX), &self.place)?;
         Ok(count)
     }
 
@@ -222,17 +266,21 @@ impl HttpInput {
         let mut headers = vec![("range", range.as_str())];
         let tag = self.identity.as_ref().and_then(Identity::strong_tag);
         headers.extend(tag.map(|tag| ("if-range", tag)));
-        self.patience.new_response();
         let reply = self.client.get(&self.place, &headers)?;
         let found = judge(&reply, wanted, self.identity.as_ref(), self.limits.window_bytes)?;
-        self.place = reply.place;
+        self.place = reply.place.clone();
+        self.ranges_lost = !found.identity.ranges;
         self.identity.get_or_insert(found.identity);
-        let body = reply.response.into_body().into_reader();
-        self.stream = Some(Stream { body, at: found.at, end: found.end });
+        self.stream = Some(Stream::new(&self.client, reply, found.at, found.end));
         if found.at < first {
             log::info!("{}: the server ignores ranges; dropping the first {first} bytes", self.place);
         }
-        self.drop_bytes(first.saturating_sub(found.at))
+        self.drop_bytes(first.saturating_sub(found.at))?;
+        if self.last_span >= self.limits.first_span.saturating_mul(SPANS_UNTIL_STRAIGHT) && !self.announced {
+            self.fetch_ahead(std::iter::once(self.offset..u64::MAX).collect());
+            self.guessed = true;
+        }
+        Ok(())
     }
 
     /// Twice the last span when reading goes on about where it stopped, else a short one.
@@ -262,6 +310,12 @@ impl Input for HttpInput {
                 format!("{}: the server does not support ranges, so nothing can be read again", self.origin);
             return Err(io::Error::other(Failure::new(Code::NetRange, message)));
         }
+        let on = offset.checked_sub(self.offset).is_some_and(|way| way <= self.limits.skip);
+        if self.guessed && !on {
+            self.fetch_ahead(Vec::new());
+            self.guessed = false;
+            self.last_span = 0;
+        }
         self.offset = offset;
         Ok(())
     }
@@ -272,6 +326,28 @@ impl Input for HttpInput {
 
     fn length(&self) -> Option<u64> {
         self.identity.as_ref().map(|identity| identity.total)
+    }
+
+    fn fetched(&self) -> Option<u64> {
+        Some(self.client.body_bytes())
+    }
+
+    fn expect(&mut self, extents: Vec<Range<u64>>) {
+        (self.announced, self.guessed) = (true, false);
+        self.fetch_ahead(extents);
+    }
+}
+
+impl Drop for HttpInput {
+    fn drop(&mut self) {
+        // The threads first: what they fetched counts.
+        self.ahead = None;
+        let (fetched, requests) = (self.client.body_bytes(), self.client.requests());
+        let unused = fetched.saturating_sub(self.given);
+        log::info!(
+            "{}: fetched {fetched} bytes in {requests} requests, {unused} of them not used",
+            self.origin
+        );
     }
 }
 

@@ -18,8 +18,6 @@ pub(super) struct Patience {
     failed: u32,
     /// Bytes handed out since the last failed try.
     fresh: u64,
-    /// Bytes of the current response.
-    of_response: u64,
     /// Time spent waiting for bytes in this window, and the bytes that came. Time that the reader spends on writing a
     /// slow disk is not the network's fault and does not count.
     waited: Duration,
@@ -28,19 +26,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(limits: &Limits) -> Patience {
-        Patience {
-            limits: limits.clone(),
-            failed: 0,
-            fresh: 0,
-            of_response: 0,
-            waited: Duration::ZERO,
-            came: 0,
-        }
-    }
-
-    /// Another request is made.
-    pub(super) fn new_response(&mut self) {
-        self.of_response = 0;
+        Patience { limits: limits.clone(), failed: 0, fresh: 0, waited: Duration::ZERO, came: 0 }
     }
 
     /// Bytes that were not there before were handed out. Only those count: a server that ignores ranges and breaks off
@@ -54,7 +40,6 @@ impl Patience {
 
     /// Judges the rate after a read that took `waited` and gave `bytes`.
     pub(super) fn pace(&mut self, waited: Duration, bytes: u64, place: &Place) -> Result<(), Trouble> {
-        self.of_response = self.of_response.saturating_add(bytes);
         self.waited = self.waited.saturating_add(waited);
         self.came = self.came.saturating_add(bytes);
         if self.waited < self.limits.window {
@@ -66,11 +51,6 @@ impl Patience {
         }
         let message = format!("{place} sent {came} bytes in {:.1} s", waited.as_secs_f32());
         Err(Trouble::passing(Code::NetStalled, message))
-    }
-
-    /// A body that ends early is a broken line; one that has nothing at all of what was announced is a lie.
-    pub(super) fn code_of_short_body(&self) -> Code {
-        if self.of_response == 0 { Code::NetLength } else { Code::NetFailed }
     }
 
     /// Says how long to wait before the next try, or that there is none.

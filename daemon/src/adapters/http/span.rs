@@ -4,7 +4,8 @@
 
 use ureq::http::StatusCode;
 
-use super::client::{BadHeader, Reply, Trouble, from_status, header};
+use super::client::{BadHeader, Next, Reply, Trouble, from_status, header};
+use super::parts::{Fault, boundary};
 use super::range::{ContentRange, Tag, content_length, unsatisfied_total};
 use super::{is_html, portal};
 use crate::failure::Code;
@@ -84,6 +85,41 @@ pub(super) fn judge(
     Ok(found)
 }
 
+/// A body of several ranges, as its header announces it.
+#[derive(Debug)]
+pub(super) struct Several {
+    pub(super) boundary: String,
+    /// Bytes of the body.
+    pub(super) length: u64,
+}
+
+/// Decides whether a response brings several ranges of the file that is known.
+pub(super) fn judge_several(reply: &Reply, known: &Identity) -> Result<Several, Fault> {
+    let unsuited = |why: &str| Fault::Unsuited(format!("{} {why}", reply.place));
+    let status = reply.response.status();
+    if status.is_success() && is_html(reply) {
+        return Err(portal(&reply.place).into());
+    }
+    match status {
+        StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::PRECONDITION_FAILED => return Err(changed(reply, "the server says so").into()),
+        // Whatever else is final may be about the form of the request; a plain one shows.
+        _ if !status.is_success() => match from_status(reply) {
+            trouble if trouble.next != Next::GiveUp => return Err(trouble.into()),
+            _ => return Err(unsuited(&format!("answered {status}"))),
+        },
+        _ => return Err(unsuited("gave the whole file")),
+    }
+    let now = Identity { total: known.total, tag: tag(reply)?, ranges: true };
+    if let Some(why) = known.conflict(&now) {
+        return Err(changed(reply, &why).into());
+    }
+    let kind = field(reply, "content-type", Code::NetRange)?.unwrap_or_default();
+    let boundary = boundary(kind).ok_or_else(|| unsuited("gave another range"))?;
+    let length = body_length(reply).map_err(|trouble| Fault::Unsuited(trouble.failure.to_string()))?;
+    Ok(Several { boundary, length })
+}
+
 fn whole(reply: &Reply) -> Result<Found, Trouble> {
     let total = body_length(reply)?;
     if total == 0 {
@@ -129,7 +165,7 @@ fn not_satisfiable(reply: &Reply, wanted: Wanted, known: Option<&Identity>) -> T
     let total = header(reply.response.headers(), "content-range").ok().flatten().and_then(unsatisfied_total);
     let busy = from_status(reply);
     match (total, known) {
-        _ if matches!(busy.next, super::client::Next::RetryAfter(_)) => busy,
+        _ if matches!(busy.next, Next::RetryAfter(_)) => busy,
         (Some(0), None) => Trouble::last(Code::NotABundle, format!("{} is empty", reply.place)),
         (Some(now), Some(known)) if now != known.total => {
             changed(reply, &format!("it had {} bytes and now has {now}", known.total))

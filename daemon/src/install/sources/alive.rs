@@ -49,4 +49,12 @@ impl Input for Alive {
     fn length(&self) -> Option<u64> {
         self.input.length()
     }
+
+    fn fetched(&self) -> Option<u64> {
+        self.input.fetched()
+    }
+
+    fn expect(&mut self, extents: Vec<std::ops::Range<u64>>) {
+        self.input.expect(extents);
+    }
 }

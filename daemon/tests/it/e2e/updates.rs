@@ -1,6 +1,8 @@
 //! The story that must always work, and how it ends when the new version does not.
 
-use std::process::Stdio;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bootenv::SchemeKind;
@@ -34,6 +36,105 @@ fn an_update_is_installed_tried_and_committed() {
         written < super::shelf::IMAGE_BYTES / 2,
         "{written} bytes written although most were there:\n{log}"
     );
+}
+
+/// Over the network only what the running slot lacks is fetched: by cutting a slot of the factory's, and by the kept index
+/// of a slot that otad wrote. A running slot that changed since costs bytes and nothing else.
+#[test]
+fn what_the_running_slot_holds_is_not_fetched() {
+    let dir = tempfile::tempdir().unwrap();
+    let binaries = otad_demo::Binaries::find().unwrap();
+    let server = Server::start(&dir.path().join("server"), &shelf().path("root.toml"), &binaries).unwrap();
+    let rig = Rig::start(|device| device);
+    let update = |image: u64, sequence: u64, to: &str| {
+        let bundle = dir.path().join(format!("{sequence}.otab"));
+        shelf().make_bundle(image, "demo-board", sequence, &bundle, shelf().key());
+        let url = server.artifact_url(&server.upload(&bundle).unwrap());
+        let output = rig.otactl(&["install", &url]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(rig.holds(to, image));
+        let log = std::fs::read_to_string(rig.device.otad_log_path()).unwrap();
+        assert!(rig.otactl(&["reboot"]).status.success());
+        rig.wait("the commit", |status| status.rests_in(to) && status.last_outcome() == "committed");
+        (log, std::fs::metadata(bundle).unwrap().len())
+    };
+    // Half of the content of every version is the same 3 MiB.
+    let saves = |(log, whole): (String, u64)| {
+        let line = log.lines().rfind(|line| line.contains("is synced")).unwrap();
+        let words = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
+        let words: Vec<u64> = words.collect();
+        let [fetched, _, taken] = words[..] else { panic!("{line}") };
+        assert!(taken >= 2 << 20 && fetched < whole - (2 << 20), "of {whole} bytes: {line}");
+    };
+    saves(update(2, 10, "b"));
+    // Slot a holds this already, and otad knows its index now.
+    update(1, 11, "a");
+    let blank = rig.device.machine().slot("b").unwrap().device().to_owned();
+    let file = std::fs::OpenOptions::new().write(true).open(blank).unwrap();
+    file.write_all_at(&vec![0x55; usize::try_from(super::shelf::IMAGE_BYTES).unwrap()], 0).unwrap();
+    file.sync_all().unwrap();
+    saves(update(2, 12, "b"));
+}
+
+/// A delta gives what the running slot lacks; one that is damaged, or for another release, costs bytes and nothing else.
+#[test]
+fn a_delta_is_taken_where_it_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let binaries = otad_demo::Binaries::find().unwrap();
+    let server = Server::start(&dir.path().join("server"), &shelf().path("root.toml"), &binaries).unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for (image, sequence, name) in [(2, 10, "old"), (1, 11, "new")] {
+        shelf().make_bundle(image, "demo-board", sequence, &path(name), shelf().key());
+    }
+    let url = |name: &str| server.artifact_url(&server.upload(&path(name)).unwrap());
+    let (old, new) = (url("old"), url("new"));
+    let make = |from: &str, to: &str, delta: &str| {
+        otad_bundle::delta::make_delta(&path(from), &path(to), &path(delta), None, &mut |_| {}).unwrap();
+        path(delta)
+    };
+    let give = |delta: &Path| {
+        let route = format!("{}/api/v1/deltas", server.url());
+        let upload = ["--silent", "--show-error", "--fail-with-body", "-X", "POST", "-T"];
+        let output = Command::new("curl").args(upload).arg(delta).arg(route).output().unwrap();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+        format!("{}{}", server.url(), answer["url"].as_str().unwrap())
+    };
+    let fits = make("old", "new", "fits");
+    let damaged = path("damaged");
+    std::fs::copy(&fits, &damaged).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&damaged).unwrap();
+    // The last piece: its chunks get other hashes, or it is no frame any more.
+    file.write_all_at(&[0xa5; 64], file.metadata().unwrap().len() - 64).unwrap();
+    let (fits, damaged, other) = (give(&fits), give(&damaged), give(&make("new", "old", "other")));
+
+    let rig = Rig::start(|device| device);
+    assert!(rig.otactl(&["install", &old, "--reboot"]).status.success());
+    rig.wait("the commit", |status| status.rests_in("b") && status.last_outcome() == "committed");
+    let blank = rig.device.machine().slot("a").unwrap().device().to_owned();
+    let slot = std::fs::OpenOptions::new().write(true).open(blank).unwrap();
+    let from_elsewhere = |delta: &str| {
+        slot.write_all_at(&vec![0x55; usize::try_from(super::shelf::IMAGE_BYTES).unwrap()], 0).unwrap();
+        slot.sync_all().unwrap();
+        let before = std::fs::read_to_string(rig.device.otad_log_path()).unwrap().len();
+        let output = rig.otactl(&["install", &new, "--delta", delta]);
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(rig.holds("a", 1), "{delta}");
+        let log = std::fs::read_to_string(rig.device.otad_log_path()).unwrap().split_off(before);
+        assert!(rig.otactl(&["cancel"]).status.success());
+        let line = log.lines().rfind(|line| line.contains("is synced")).unwrap();
+        let taken: u64 = line.split("written, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        (taken, log)
+    };
+    // 3 MiB are in the running slot, and 3 MiB are not.
+    let (taken, log) = from_elsewhere(&fits);
+    assert!(taken > 5 << 20 && !log.contains("bundle"), "{log}");
+    let (taken, log) = from_elsewhere(&damaged);
+    assert!(taken > 3 << 20 && log.contains("comes from the bundle"), "{log}");
+    for useless in [&other, &new, &format!("{}/healthz", server.url())] {
+        let (taken, log) = from_elsewhere(useless);
+        assert!((2 << 20..4 << 20).contains(&taken) && log.contains("no delta"), "{log}");
+    }
 }
 
 /// P8, H2: a version whose own self-test fails goes back by itself, with its reason, which reboots do not erase.

@@ -19,6 +19,7 @@ fn question() -> Question {
         compatible: "acme gateway".to_owned(),
         version: "1.0.0+build&7".to_owned(),
         sequence: 41,
+        release: None,
     }
 }
 
@@ -57,7 +58,8 @@ fn an_offer_is_understood_whatever_else_is_in_it() {
         "https://cdn.example/ab.otab?x=1".to_owned(),
         server.url("/base/ab.otab"),
     ] {
-        let offer = Offer { release: RELEASE.parse().unwrap(), version: "2.0.0".to_owned(), url };
+        let offer =
+            Offer { release: RELEASE.parse().unwrap(), version: "2.0.0".to_owned(), url, delta: None };
         assert_eq!(fetch.check(&question()).unwrap(), Verdict::Offer(offer));
     }
 }

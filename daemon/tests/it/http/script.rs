@@ -26,10 +26,21 @@ impl Request {
         value
     }
 
-    /// Both ends of the range asked for, inclusive.
+    /// Both ends of the range asked for, inclusive; of several, the first and the last byte.
     pub(super) fn range(&self) -> Option<(usize, usize)> {
-        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
-        Some((first.parse().unwrap(), last.parse().unwrap()))
+        let ranges = self.ranges()?;
+        Some((ranges.first()?.0, ranges.last()?.1))
+    }
+
+    /// Both ends, inclusive, of each range asked for.
+    pub(super) fn ranges(&self) -> Option<Vec<(usize, usize)>> {
+        let ranges = self.header("range")?.strip_prefix("bytes=")?.split(',');
+        ranges
+            .map(|range| {
+                let (first, last) = range.split_once('-')?;
+                Some((first.parse().unwrap(), last.parse().unwrap()))
+            })
+            .collect()
     }
 }
 
@@ -165,6 +176,10 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Every request so far.
     pub(super) fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
@@ -242,6 +257,9 @@ pub(super) fn read_request(stream: &mut impl Read, connection: usize) -> io::Res
     Ok(Some(request))
 }
 
+/// What separates the parts of several ranges.
+pub(super) const BOUNDARY: &str = "THIS_IS_A_BOUNDARY";
+
 /// A file with an ETag, served as HTTP asks for.
 #[derive(Debug, Clone)]
 pub(super) struct Served {
@@ -272,7 +290,8 @@ impl Served {
     pub(super) fn answer(&self, request: &Request) -> Answer {
         let total = self.bytes.len();
         let condition_holds = request.header("if-range").is_none_or(|tag| Some(tag) == self.tag);
-        let Some((first, last)) = request.range().filter(|_| condition_holds) else { return self.whole() };
+        let Some(ranges) = request.ranges().filter(|_| condition_holds) else { return self.whole() };
+        let &[(first, last)] = ranges.as_slice() else { return self.several(&ranges) };
         if first >= total {
             let refusal = Answer::new("416 Range Not Satisfiable", b"");
             return refusal.set("Content-Range", &format!("bytes */{total}"));
@@ -280,5 +299,20 @@ impl Served {
         let last = last.min(total - 1);
         let answer = Answer::new("206 Partial Content", &self.bytes[first..=last]);
         self.tagged(answer.set("Content-Range", &format!("bytes {first}-{last}/{total}")))
+    }
+
+    /// The right answer to a request for several ranges.
+    pub(super) fn several(&self, ranges: &[(usize, usize)]) -> Answer {
+        let mut body = Vec::new();
+        for (first, last) in ranges {
+            let range = format!("Content-Range: bytes {first}-{last}/{}", self.bytes.len());
+            body.extend(
+                format!("\r\n--{BOUNDARY}\r\nContent-Type: text/plain\r\n{range}\r\n\r\n").as_bytes(),
+            );
+            body.extend(&self.bytes[*first..=*last]);
+        }
+        body.extend(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
+        let kind = format!("multipart/byteranges; boundary={BOUNDARY}");
+        self.tagged(Answer::new("206 Partial Content", &body).set("Content-Type", &kind))
     }
 }

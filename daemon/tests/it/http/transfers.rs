@@ -13,7 +13,7 @@ use super::script::{After, Answer, Served, Server};
 use super::{AGENT, assert_code, fetcher, open, quick, read_all, refusal, rest, within};
 
 #[test]
-fn a_file_comes_in_growing_spans_over_one_connection() {
+fn a_file_comes_in_growing_spans_over_few_connections() {
     let file = Served::new(200_000);
     let served = file.clone();
     let server = Server::start(move |_, request, wire| wire.send(&served.answer(request)));
@@ -23,7 +23,8 @@ fn a_file_comes_in_growing_spans_over_one_connection() {
     let expected =
         [(0, 8191), (8192, 24575), (24576, 57343), (57344, 122_879), (122_880, 188_415), (188_416, 199_999)];
     assert_eq!(spans, expected);
-    assert_eq!(server.connections(), 1);
+    // The last ones are fetched ahead, over a second connection if the first one is still busy.
+    assert!(server.connections() <= 2, "{} connections", server.connections());
     for (number, request) in requests.iter().enumerate() {
         assert_eq!(request.header("user-agent"), Some(AGENT));
         assert_eq!(request.header("accept-encoding"), Some("identity"), "N9");

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use otad_bundle::{Recipe, Root, Signer as _, SigningKey, Source, Update, build};
@@ -26,11 +26,11 @@ fn the_unit_works_under_a_real_systemd() {
     assert!(nix::unistd::geteuid().is_root(), "this test boots a systemd in namespaces and needs root");
     let dir = tempfile::tempdir().unwrap();
     let disks = ["a", "b", "env"].map(|name| Loop::new(&dir.path().join(name), SLOT_BYTES));
-    let image = image();
-    fs::write(dir.path().join("image"), &image).unwrap();
+    let good = image(dir.path(), "good", Path::new(env!("CARGO_BIN_EXE_otad")));
+    let broken = image(dir.path(), "broken", Path::new("/bin/false"));
 
     let root = dir.path().join("root");
-    install(&root, &disks, &dir.path().join("image"));
+    install(&root, &disks, [("good", &good), ("broken", &broken)]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/with-systemd");
     let (_, module) = module_path!().split_once("::").unwrap();
     let program = format!("/opt/it --exact {module}::inside --ignored --nocapture");
@@ -40,22 +40,35 @@ fn the_unit_works_under_a_real_systemd() {
     assert_eq!(output.status.code(), Some(121), "otad did not reboot the system\n{text}");
 
     let slot = fs::read(dir.path().join("b")).unwrap();
-    assert!(slot[..image.len()] == image[..], "slot b does not hold the image");
+    assert!(slot == fs::read(good).unwrap(), "slot b does not hold the image");
 }
 
-/// 6 MiB: some that compresses, some that is zero, some that does neither.
-fn image() -> Vec<u8> {
-    let mut image = vec![0; 6 << 20];
-    let mut state = 1u64;
-    for (at, byte) in image.iter_mut().enumerate().filter(|(at, _)| !(2 << 20..4 << 20).contains(at)) {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        *byte = if at < 2 << 20 { b"update"[at % 6] } else { (state >> 56) as u8 };
+/// A file system as a release has it, as far as a sandbox needs it: `otad` with its libraries, or something that fails in
+/// its place, and the directories that a system is mounted over.
+fn image(dir: &Path, name: &str, otad: &Path) -> PathBuf {
+    let (root, image) = (dir.join(format!("{name}.d")), dir.join(format!("{name}.img")));
+    for empty in ["etc", "proc", "sys", "dev", "run", "tmp", "var", "root", "home", "usr/bin"] {
+        fs::create_dir_all(root.join(empty)).unwrap();
     }
+    // Symbols are of no use there, and twice its size.
+    let stripped = root.join("usr/bin/otad");
+    let strip = run("strip", ["-o".as_ref(), stripped.as_os_str(), otad.as_os_str()]);
+    assert!(strip.status.success(), "{}", said(&strip));
+    let libraries = said(&run("ldd", [otad]));
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(library, to).unwrap();
+    }
+    fs::File::create(&image).unwrap().set_len(SLOT_BYTES).unwrap();
+    let arguments = ["-q", "-t", "ext4", "-d"].map(AsRef::<std::ffi::OsStr>::as_ref);
+    let made = run("mke2fs", arguments.into_iter().chain([root.as_os_str(), image.as_os_str()]));
+    assert!(made.status.success(), "{}", said(&made));
     image
 }
 
 /// What packaging would install, the device's own files, and this test program, into `root`.
-fn install(root: &Path, disks: &[Loop; 3], image: &Path) {
+fn install(root: &Path, disks: &[Loop; 3], images: [(&str, &Path); 2]) {
     let copy = |from: &Path, to: &str| {
         let to = root.join(to);
         fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -63,6 +76,9 @@ fn install(root: &Path, disks: &[Loop; 3], image: &Path) {
         fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
     };
     copy(Path::new(env!("CARGO_BIN_EXE_otad")), "usr/bin/otad");
+    let otactl = Path::new(env!("CARGO_BIN_EXE_otad")).with_file_name("otactl");
+    assert!(otactl.is_file(), "no {}; run cargo build first", otactl.display());
+    copy(&otactl, "usr/bin/otactl");
     copy(&std::env::current_exe().unwrap(), "opt/it");
     let copied = run("cp", ["-r".as_ref(), tree().join("usr").as_os_str(), root.as_os_str()]);
     assert!(copied.status.success(), "{}", said(&copied));
@@ -71,7 +87,9 @@ fn install(root: &Path, disks: &[Loop; 3], image: &Path) {
     fs::create_dir_all(&here).unwrap();
     let [a, b, env] = disks.each_ref().map(|disk| disk.0.as_str());
     let boot = "backend = \"uboot\"\nroot-device-check = false\n";
-    Device::write(&here, Path::new(DIR), boot, "", [a, b], env);
+    let device = Device::write(&here, Path::new(DIR), boot, "", [a, b], env);
+    let text = fs::read_to_string(&device.config).unwrap();
+    fs::write(&device.config, text + "[pre-run]\nimage = \"rootfs\"\n").unwrap();
     let key = SigningKey::from_seed([7; 32]).unwrap();
     fs::write(here.join("root.toml"), Root::with_release_keys(&[key.public_key()]).to_toml()).unwrap();
     let update = Update {
@@ -81,8 +99,11 @@ fn install(root: &Path, disks: &[Loop; 3], image: &Path) {
         description: String::new(),
         critical: Vec::new(),
     };
-    let recipe = Recipe::new(update, vec![Source { role: "rootfs".to_owned(), path: image.to_owned() }]);
-    build(&recipe, &[&key], &here.join("update.otab"), &mut |_| {}).unwrap();
+    for (name, path) in images {
+        let source = Source { role: "rootfs".to_owned(), path: path.to_owned() };
+        let recipe = Recipe::new(update.clone(), vec![source]);
+        build(&recipe, &[&key], &here.join(format!("{name}.otab")), &mut |_| {}).unwrap();
+    }
 }
 
 /// The part that runs in the booted system.
@@ -99,8 +120,14 @@ fn inside() {
     assert_eq!(said(&busctl(&["--clear-groups"], &STATE)), "s \"idle\"\n", "{}", journal());
     assert_eq!(property("ActiveState"), "active");
     who_may_act();
+    // Nothing is on trial: the confirmation is there at once, and it has pulled in the target that it waits for.
+    succeed("systemctl", &["start", "otad-mark-good.service"]);
+    succeed("systemctl", &["is-active", "otad-mark-good.service", "boot-complete.target"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(install_from_descriptor());
+    a_system_that_fails_its_own_test_is_not_armed(&runtime);
+    runtime.block_on(install_from_descriptor("good"));
+    let tested = fs::read_to_string("/run/otad/pre-run.log").unwrap();
+    assert!(tested.contains("can update this device: first slot a"), "{tested}");
     assert_eq!(said(&busctl(&["--clear-groups"], &STATE)), "s \"post-upgrade\"\n", "{}", journal());
     let env = open(Path::new("/etc/otad/fw_env.config")).load().unwrap().environment;
     assert_eq!((env.get_str("otad_slot"), env.get_str("upgrade_available")), (Some("b"), Some("1")));
@@ -130,8 +157,22 @@ fn who_may_act() {
     assert!(!member.contains("Access denied"), "{member}");
 }
 
-async fn install_from_descriptor() {
-    let bundle = fs::File::open("/etc/otad/update.otab").unwrap();
+/// H7: a new system whose otad cannot work is found out before it is armed, by running it in the sandbox of its unit.
+fn a_system_that_fails_its_own_test_is_not_armed(runtime: &tokio::runtime::Runtime) {
+    runtime.block_on(install_from_descriptor("broken"));
+    let last = ["get-property", "org.otad1", "/org/otad1", "org.otad1.Manager", "LastResult"];
+    let result = said(&busctl(&["--clear-groups"], &last));
+    assert!(result.contains("PRE_RUN_FAILED"), "{result}\n{}", journal());
+    println!("refused: {result}");
+    let env = open(Path::new("/etc/otad/fw_env.config")).load().unwrap().environment;
+    assert_eq!((env.get_str("otad_slot"), env.get_str("upgrade_available")), (Some("a"), Some("0")));
+    let config = fs::read_to_string("/etc/otad/otad.toml").unwrap();
+    let slot = config.split('"').filter(|word| word.starts_with("/dev/")).nth(1).unwrap();
+    assert_eq!(said(&run("/sbin/blockdev", ["--getro", slot])), "0\n", "slot b stayed read-only");
+}
+
+async fn install_from_descriptor(name: &str) {
+    let bundle = fs::File::open(format!("/etc/otad/{name}.otab")).unwrap();
     let bus = Connection::system().await.unwrap();
     let manager = zbus::Proxy::new(&bus, "org.otad1", "/org/otad1", "org.otad1.Manager").await.unwrap();
     let options: HashMap<&str, Variant<'_>> = HashMap::new();
@@ -156,7 +197,7 @@ fn busctl(groups: &[&str], arguments: &[&str]) -> std::process::Output {
 
 fn succeed(program: &str, arguments: &[&str]) {
     let output = run(program, arguments);
-    assert!(output.status.success(), "{program} {arguments:?}: {}", said(&output));
+    assert!(output.status.success(), "{program} {arguments:?}: {}{}", said(&output), journal());
 }
 
 fn property(name: &str) -> String {
@@ -164,5 +205,5 @@ fn property(name: &str) -> String {
 }
 
 fn journal() -> String {
-    said(&run("journalctl", ["--no-pager", "--lines=40", "--output=cat", "--unit=otad.service"]))
+    said(&run("journalctl", ["--no-pager", "--lines=40", "--output=cat", "--boot"]))
 }

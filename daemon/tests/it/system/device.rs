@@ -8,7 +8,7 @@ use bootenv::{BootEnv, EnvLock, Environment, FileStore, LockDirs, Scheme, Scheme
 use super::{run, said};
 
 /// Length of a slot.
-pub(crate) const SLOT_BYTES: u64 = 16 << 20;
+pub(crate) const SLOT_BYTES: u64 = 32 << 20;
 /// Length of one copy of the environment.
 const COPY_BYTES: u64 = 0x4000;
 

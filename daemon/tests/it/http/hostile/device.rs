@@ -143,6 +143,10 @@ impl HealthChecks for Healthy {
     fn run(&self, _limit: Duration) -> Result<(), Failure> {
         Ok(())
     }
+
+    fn pre_run(&self, _image: &Path) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 impl Device {
@@ -162,6 +166,7 @@ impl Device {
             machine: Arc::new(ModelMachine::new(&config, &root.join("model"))),
             health: Arc::new(Healthy),
             trail: Arc::new(FileTrail::new(root.join("data/trial.log"))),
+            lanes: 2,
         };
         let boot =
             Arc::new(BootControl::new(Box::new(store(root)), scheme(), LockDirs::new([root.to_owned()])));
@@ -180,7 +185,7 @@ impl Device {
     /// Installs from a URL until somebody asks to stop, and returns how the job ended.
     pub(super) fn install(&mut self, url: &str, stop: Stop) -> JobEnd {
         let request = Install {
-            source: Source::Url(url.to_owned()),
+            source: Source::Url { url: url.to_owned(), delta: None },
             origin: Origin::Url(url.to_owned()),
             stop,
             reboot: false,
