@@ -5,7 +5,7 @@ PREFIX ?= /usr
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## update a device made of files over HTTP, then roll back a bad update
@@ -21,9 +21,29 @@ test: ## run every test that runs on one machine
 soak: ## cut the power three times in a row at random, until it is stopped
 	$(CARGO) test --locked --package otad --test sim random::soak -- --ignored --nocapture
 
+# Scenarios of the emulated board: all core ones, or those that are named in SCENARIO.
+SCENARIO ?= --core
+BOARD = $(CARGO) run --locked --quiet --package otad-board --
+
 .PHONY: qemu
-qemu: ## the same on an emulated board (not there yet)
-	@echo "make qemu: the emulated ARM64 board is not there yet; test-images/README.md says what is planned" >&2; exit 1
+qemu: ## the same on an emulated ARM64 board, core scenarios or SCENARIO=NAME; make qemu-all, make qemu-soak
+	scripts/need-board
+	$(BOARD) run $(SCENARIO)
+
+.PHONY: qemu-all qemu-smoke qemu-soak
+qemu-all: SCENARIO = --all
+qemu-smoke: SCENARIO = --smoke
+qemu-all qemu-smoke: qemu
+
+qemu-soak:
+	scripts/need-board
+	$(BOARD) cuts --all
+
+.PHONY: deb
+deb: ## make Debian packages of otad and otaserver for amd64 and arm64 in target/deb
+	scripts/need-board
+	scripts/deb amd64
+	scripts/deb arm64
 
 .PHONY: bench
 bench: ## measure against other updaters (not there yet)
