@@ -46,8 +46,9 @@ deb: ## make Debian packages of otad and otaserver for amd64 and arm64 in target
 	scripts/deb arm64
 
 .PHONY: bench
-bench: ## measure against other updaters (not there yet)
-	@echo "make bench: the benchmarks are not there yet; make demo and make test are" >&2; exit 1
+bench: ## measure beside other updaters, about an hour; BENCH='--quick --rounds 1' tries it out
+	scripts/need bench
+	scripts/bench $(BENCH)
 
 .PHONY: lint
 lint: ## format, clippy, documentation, dependencies, shell scripts, units
