@@ -113,7 +113,12 @@ fn breaks() -> Vec<Case> {
             renewed,
             Resumed,
         ),
-        case("an impostor after a break in the middle", |_| Mishap::CutInTheMiddle, impostor, Broken(NetTls)),
+        case(
+            "an impostor after a break in the middle",
+            |_| Mishap::CutAllFromTheMiddle,
+            impostor,
+            Broken(NetTls),
+        ),
         case("a record damaged on the way, once", |_| Mishap::DamagedRecord, one, Resumed),
         case(
             "a redirect from https to http",
@@ -217,6 +222,8 @@ enum Mishap {
     None,
     /// Once, the connection goes in the middle of the file, without the farewell that TLS has for that.
     CutInTheMiddle,
+    /// The same, and from then on every connection that was there before is closed at its next request.
+    CutAllFromTheMiddle,
     /// Every connection goes before the answer.
     CutAlways,
     /// Once, a byte of a record changes on its way.
@@ -225,23 +232,25 @@ enum Mishap {
     RedirectFrom(usize, String),
 }
 
-/// A server of the bundle that shows the n-th identity on the n-th connection, the last one on all others.
+/// A server of the bundle that shows its first identity until its mishap came, and its last one from then on.
 struct TlsServer(Acceptor);
 
 impl TlsServer {
     fn start(identities: Vec<Arc<ServerConfig>>, mishap: Mishap) -> TlsServer {
         let (file, once) = (served(&shelf().bundle), AtomicBool::new(false));
         TlsServer(Acceptor::start(move |stream, number| {
-            let identity = identities.get(number).or(identities.last()).unwrap();
+            let early = !once.load(Ordering::SeqCst);
+            let identity = if early { identities.first() } else { identities.last() }.unwrap();
             let connection = ServerConnection::new(identity.clone()).map_err(io::Error::other)?;
-            serve(StreamOwned::new(connection, stream), number, &file, &mishap, &once)
+            let stream = StreamOwned::new(connection, stream);
+            serve(stream, (number, early), &file, &mishap, &once)
         }))
     }
 }
 
 fn serve(
     mut stream: StreamOwned<ServerConnection, TcpStream>,
-    number: usize,
+    (number, early): (usize, bool),
     file: &Served,
     mishap: &Mishap,
     once: &AtomicBool,
@@ -252,7 +261,8 @@ fn serve(
         let first_time = || first >= MIDDLE && !once.swap(true, Ordering::SeqCst);
         match mishap {
             Mishap::CutAlways => return Ok(()),
-            Mishap::CutInTheMiddle if first_time() => {
+            Mishap::CutAllFromTheMiddle if early && once.load(Ordering::SeqCst) => return Ok(()),
+            Mishap::CutInTheMiddle | Mishap::CutAllFromTheMiddle if first_time() => {
                 stream.write_all(&answer.bytes()[..9000])?;
                 return stream.flush();
             }
