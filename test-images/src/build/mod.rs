@@ -12,6 +12,7 @@ mod cache;
 mod disk;
 mod environment;
 mod error;
+mod guide;
 mod kernel;
 mod keys;
 mod programs;
@@ -34,6 +35,7 @@ pub use environment::{
     BOOT_LIMIT, ENVIRONMENT_BYTES, ENVIRONMENT_OFFSETS_BYTES, compiled_in, default_env, name_of,
 };
 pub use error::Error;
+pub use guide::Followed;
 pub use slot::{Edit, Slot};
 
 /// The hardware that bundles of the board name.
@@ -133,6 +135,12 @@ impl Board {
             step::run(&name, &mut create, "is the version a semantic one?").map(drop)
         })?;
         Ok(part.join("release.otab"))
+    }
+
+    /// Makes a device in a directory by the commands of `docs/porting-a-board.md` alone; `root` is the directory of the
+    /// workspace. They are for scheme `boot-order`.
+    pub fn follow_guide(&self, root: &Path, directory: &Path) -> Result<Followed, Error> {
+        guide::follow(root, self, directory)
     }
 
     /// Makes `disk.img` in a directory: slot a holds an image, slot b another one or nothing, data is empty.

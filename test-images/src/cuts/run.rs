@@ -7,7 +7,8 @@ use bootenv::scheme::SchemeKind;
 use super::campaign::{Campaign, Tally, forget_others};
 use super::plan::Recorded;
 use super::recording::Recording;
-use super::state::State;
+use super::state::{Fate, State};
+use super::trial::Bootable;
 use crate::scenario::{Bench, Failure, Stage};
 
 /// How many states, chosen how.
@@ -52,6 +53,27 @@ pub fn try_states(stage: &mut Stage<'_>, wanted: &Wanted) -> Result<Tally, Failu
         stage.note(line);
     }
     Ok(tally)
+}
+
+/// The negative control: the state after the update settles, and with one byte of its slot changed it does not. A check that
+/// cannot fail would prove nothing.
+pub fn control(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    let root = stage.bench().directory().join("cuts");
+    let recording = Recording::obtain(&root.join("recording"), stage)?;
+    let logs = stage.dir.join("control");
+    let mut bootable = Bootable::new(&recording, stage.board()?, &logs)?;
+    let Some(moment) = recording.moments.last().copied() else {
+        return Failure::unless(false, "a recording with moments", "none");
+    };
+    let after = State { moment, fate: Fate::All, seed: 0 };
+    let settled = bootable.settle(&after, &logs)?;
+    Failure::unless(settled.slot == "b", "the committed slot b", &settled)?;
+    bootable.spoil()?;
+    let spoilt = bootable.settle(&after, &logs);
+    let noticed = matches!(&spoilt, Err(Failure::Unexpected { .. }));
+    Failure::unless(noticed, "a changed byte of slot b to be noticed", &spoilt)?;
+    stage.note("control: a changed byte of the committed slot is noticed");
+    Ok(())
 }
 
 /// Tries states for as long as there are any; `true` if all of them settled.

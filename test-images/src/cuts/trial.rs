@@ -1,6 +1,7 @@
 //! One state: made, booted, settled.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::medium::Medium;
 use super::plan::Recorded;
 use super::recording::{Recording, Releases, copy};
 use super::state::State;
-use crate::build::{BOOT_LIMIT, Board, Slot};
+use crate::build::{BOOT_LIMIT, Board, PARTITION_OFFSETS_BYTES, Slot};
 use crate::emulator::boots::route;
 use crate::emulator::{Drive, Machine, Power};
 use crate::scenario::{Failure, holds};
@@ -101,6 +102,21 @@ impl<'a> Bootable<'a> {
         let most = usize::from(BOOT_LIMIT) + 1;
         Failure::unless(route.len() <= most, &format!("at most {most} boots"), &route)?;
         Ok(Settled { slot, route, took: began.elapsed() })
+    }
+
+    /// Changes the last byte of the release in slot b, on the copy.
+    pub fn spoil(&self) -> Result<(), Failure> {
+        let image = self.board.image(&Releases::recorded().new)?;
+        let bytes = fs::metadata(&image).map_err(Error::io("look at", &image))?.len();
+        let [_, slot_b, _] = PARTITION_OFFSETS_BYTES;
+        let path = self.disk.path();
+        let disk = File::options().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+        let place = slot_b + bytes - 1;
+        let mut byte = [0];
+        disk.read_exact_at(&mut byte, place).map_err(Error::io("read", path))?;
+        byte[0] ^= 1;
+        disk.write_all_at(&byte, place).map_err(Error::io("write", path))?;
+        Ok(())
     }
 
     /// Where its copies are.

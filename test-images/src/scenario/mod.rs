@@ -13,6 +13,7 @@ mod environment;
 mod failure;
 mod footprint;
 mod good;
+mod guide;
 mod mains;
 mod power_cuts;
 mod releases;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Scenario> {
         by_hand::SCENARIOS,
         mains::SCENARIOS,
         small::SCENARIOS,
+        guide::SCENARIOS,
     ]
     .concat()
 }

@@ -5,7 +5,7 @@ use bootenv::scheme::SchemeKind;
 use super::failure::Failure;
 use super::stage::Stage;
 use super::{Group, Scenario};
-use crate::cuts::run::{Wanted, try_states};
+use crate::cuts::run::{Wanted, control, try_states};
 
 /// One of every phase of the update: four saves of the environment, and what lies before, between and behind them.
 const HANDFUL: Wanted = Wanted { boundaries: false, samples: 9, seed: 1, machines: 2 };
@@ -20,5 +20,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 
 fn power_cuts(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let tally = try_states(stage, &HANDFUL)?;
-    Failure::unless(tally.failed.is_empty(), "every state to settle", &tally.failed)
+    Failure::unless(tally.failed.is_empty(), "every state to settle", &tally.failed)?;
+    control(stage)
 }

@@ -118,7 +118,9 @@ fn tidy(directory: &Path) {
     for name in ["disk.img", "card.img"] {
         let _ = fs::remove_file(directory.join(name));
     }
-    let _ = fs::remove_dir_all(directory.join("otaserver"));
+    for name in ["otaserver", "guide"] {
+        let _ = fs::remove_dir_all(directory.join(name));
+    }
 }
 
 fn table(outcomes: &[Outcome], took: Duration) -> String {

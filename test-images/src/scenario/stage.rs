@@ -137,6 +137,16 @@ impl<'bench> Stage<'bench> {
         Ok(())
     }
 
+    /// A new device that was made by the commands of the porting guide; returns where its bundles are.
+    pub fn factory_of_guide(&mut self) -> Result<PathBuf, Failure> {
+        let made = self.board()?.follow_guide(&self.bench.workspace, &self.dir.join("guide"))?;
+        self.machine.firmware = made.uboot;
+        self.machine.disk = Some(Drive::keeping(made.disk));
+        self.card = Card::at(&made.card);
+        self.machine.card = Some(Drive::keeping(made.card));
+        Ok(made.work)
+    }
+
     /// Switches the power on.
     pub fn power_on(&mut self) -> Result<(), Failure> {
         self.step("power on");
