@@ -4,6 +4,7 @@
 //! dies when the measurement says so.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -132,10 +133,10 @@ impl Board {
         format!("unix:path={}", self.path("bus"))
     }
 
-    /// An `otactl` that talks to this device.
+    /// An `otactl` that talks to this device: otad by its other name, as packages install it.
     pub(crate) fn otactl(&self, arguments: &[&str]) -> Command {
-        let mut otactl = Command::new(self.binaries.path("otactl"));
-        otactl.env("OTAD_BUS", self.bus_address()).args(arguments);
+        let mut otactl = Command::new(self.binaries.path("otad"));
+        otactl.arg0("otactl").env("OTAD_BUS", self.bus_address()).args(arguments);
         otactl
     }
 

@@ -5,7 +5,7 @@
 //! known, so a seam is built and compared, never interpreted.
 //!
 //! ```text
-//! header(otab) "otab 1\n" pad | header(manifest.toml) … pad | header(manifest.sig) … pad          read by `Front`
+//! header(otab) "otab 1\n" pad | [header(roots) … pad |] header(manifest.toml) … pad | header(manifest.sig) … pad          read by `Front`
 //! header(<role>.index) … pad  | header(<role>.chunks) … pad    for each image                     read by `Body`
 //! 1024 zero bytes, end of file
 //! ```
@@ -15,6 +15,7 @@
 
 use std::io;
 
+use crate::chain::CHAIN_LIMIT_BYTES;
 use crate::error::Error;
 use crate::header::{self, BLOCK_BYTES, Block, MEMBER_LIMIT_BYTES};
 use crate::input::Input;
@@ -25,6 +26,8 @@ use crate::signature::SIGNATURE_FILE_LIMIT_BYTES;
 pub(crate) const MAGIC_NAME: &str = "otab";
 /// Content of the first member: the format version.
 pub(crate) const MAGIC: &[u8] = b"otab 1\n";
+/// Name of the roots that lead to the one that the bundle is signed by; the one member that may be missing.
+pub(crate) const ROOTS_NAME: &str = "roots";
 /// Name of the signed description.
 pub(crate) const MANIFEST_NAME: &str = "manifest.toml";
 /// Name of the signatures.
@@ -142,9 +145,18 @@ impl<I: Input> Cursor<I> {
         Ok(size)
     }
 
-    /// Reads a whole small member whose size stands in its header only.
-    fn read_member(&mut self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
-        let size = self.read_header(name, None)?;
+    /// Reads a header block that may be one of several.
+    fn read_block(&mut self, name: &str) -> Result<Block, Error> {
+        let mut found: Block = [0; BLOCK_BYTES];
+        self.read_exact(&mut found, name)?;
+        Ok(found)
+    }
+
+    /// Reads a whole small member whose size stands only in its header, which was read.
+    fn read_member(&mut self, found: &Block, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
+        let size = header::size_of(found).unwrap_or(0);
+        let offset = self.position.saturating_sub(BLOCK_BYTES as u64);
+        compare(found, &header::canonical(name, size), name, offset)?;
         if size > limit {
             return Err(Error::MemberSize { member: name.to_owned(), size, limit });
         }
@@ -171,16 +183,32 @@ pub(crate) struct Front {
     pub(crate) manifest: Vec<u8>,
     /// The exact bytes of the signature file.
     pub(crate) signatures: Vec<u8>,
+    /// The exact bytes of the roots that the bundle brings, if it brings any.
+    pub(crate) roots: Option<Vec<u8>>,
 }
 
 impl Front {
-    /// Reads `otab`, `manifest.toml` and `manifest.sig`; interprets none of them.
+    /// Reads `otab`, `roots` where there is one, `manifest.toml` and `manifest.sig`; interprets none of them.
     pub(crate) fn read<I: Input>(cursor: &mut Cursor<I>) -> Result<Front, Error> {
         read_magic(cursor)?;
-        let manifest = cursor.read_member(MANIFEST_NAME, MANIFEST_LIMIT_BYTES as u64)?;
-        let signatures = cursor.read_member(SIGNATURE_NAME, SIGNATURE_FILE_LIMIT_BYTES)?;
-        Ok(Front { manifest, signatures })
+        let mut block = cursor.read_block(MANIFEST_NAME)?;
+        let roots = if names_roots(&block) {
+            let roots = cursor.read_member(&block, ROOTS_NAME, CHAIN_LIMIT_BYTES as u64)?;
+            block = cursor.read_block(MANIFEST_NAME)?;
+            Some(roots)
+        } else {
+            None
+        };
+        let manifest = cursor.read_member(&block, MANIFEST_NAME, MANIFEST_LIMIT_BYTES as u64)?;
+        let block = cursor.read_block(SIGNATURE_NAME)?;
+        let signatures = cursor.read_member(&block, SIGNATURE_NAME, SIGNATURE_FILE_LIMIT_BYTES)?;
+        Ok(Front { manifest, signatures, roots })
     }
+}
+
+/// Whether a header's name field is that of the roots; the whole of it is compared afterwards.
+fn names_roots(block: &Block) -> bool {
+    block.strip_prefix(ROOTS_NAME.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
 }
 
 fn read_magic<I: Input>(cursor: &mut Cursor<I>) -> Result<(), Error> {
@@ -277,6 +305,12 @@ impl Body {
         cursor.seek_to(offset)
     }
 
+    /// Where the seams are that were not compared yet and begin before `offset`, in the order of the file.
+    pub(crate) fn unseen(&self, offset: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
+        let unseen = self.seams.iter().skip(self.seams_seen);
+        unseen.take_while(move |seam| seam.offset < offset).map(Seam::extent)
+    }
+
     /// Compares all remaining seams and requires the end of the input behind the last.
     pub(crate) fn finish<I: Input>(&mut self, cursor: &mut Cursor<I>) -> Result<(), Error> {
         self.advance(cursor, self.total_size)?;
@@ -288,6 +322,11 @@ impl Body {
 }
 
 impl Seam {
+    fn extent(&self) -> std::ops::Range<u64> {
+        let blocks = if self.next.is_some() { BLOCK_BYTES as u64 } else { END_BYTES };
+        self.offset..self.offset + self.pad + blocks
+    }
+
     fn compare<I: Input>(&self, cursor: &mut Cursor<I>) -> Result<(), Error> {
         let member = self.next.as_ref().map_or("the end blocks", |(name, _)| name);
         cursor.read_zeros(self.pad, member)?;

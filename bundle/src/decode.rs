@@ -29,8 +29,8 @@ const ZSTD_WINDOW_LIMIT_BYTES: u64 = 8 * 1024 * 1024;
 pub struct Decoder {
     zstd: zstd::bulk::Decompressor<'static>,
     deflate: Decompress,
-    /// The last zero chunk and its hash: nearly all have the same length.
-    zeros: (Vec<u8>, Digest),
+    /// Length and hash of the last zero chunk: nearly all have the same length.
+    zeros: (usize, Digest),
 }
 
 impl Decoder {
@@ -42,7 +42,7 @@ impl Decoder {
         Ok(Decoder {
             zstd: zstd::bulk::Decompressor::new()?,
             deflate: Decompress::new(false),
-            zeros: (Vec::new(), Digest::of(&[])),
+            zeros: (0, Digest::of(&[])),
         })
     }
 
@@ -52,6 +52,22 @@ impl Decoder {
     /// # Errors
     /// [`Error::StoredMismatch`], [`Error::Decode`], [`Error::SizeExceeded`] or [`Error::HashMismatch`].
     pub fn decode(&mut self, chunk: &Chunk, stored: &[u8], plain: &mut Vec<u8>) -> Result<(), Error> {
+        let length = chunk.plain_len as usize;
+        // No byte is written twice: only growth beyond what was used before is filled with zeros.
+        if plain.len() < length {
+            plain.reserve_exact(length - plain.len());
+            plain.resize(length, 0);
+        } else {
+            plain.truncate(length);
+        }
+        self.decode_into(chunk, stored, plain)
+    }
+
+    /// The same into a place of exactly [`Chunk::plain_len`] bytes.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::decode`]; [`Error::Caller`] when the place has another length.
+    pub fn decode_into(&mut self, chunk: &Chunk, stored: &[u8], plain: &mut [u8]) -> Result<(), Error> {
         let stored_sha256 = Digest::of(stored);
         if stored_sha256.truncated() != chunk.stored_sha256 || stored.len() != chunk.stored_len as usize {
             return Err(Error::StoredMismatch {
@@ -60,32 +76,36 @@ impl Decoder {
             });
         }
         let length = chunk.plain_len as usize;
-        plain.clear();
-        plain.reserve_exact(length);
-        let found = match chunk.kind {
+        if plain.len() != length {
+            return Err(Error::Caller(format!("a place of {} bytes for a chunk of {length}", plain.len())));
+        }
+        let (found, bytes) = match chunk.kind {
             ChunkKind::Zero => {
-                if self.zeros.0.len() != length {
-                    let zeros = vec![0; length];
-                    let hash = Digest::of(&zeros);
-                    self.zeros = (zeros, hash);
+                plain.fill(0);
+                if self.zeros.0 != length {
+                    self.zeros = (length, Digest::of(plain));
                 }
-                plain.extend_from_slice(&self.zeros.0);
-                self.zeros.1
+                (self.zeros.1, length)
             }
+            // Both are as long as the index says, which wants them equal; a panic would need a record that breaks its rule.
             ChunkKind::Stored => {
-                plain.extend_from_slice(stored);
-                stored_sha256
+                let bytes = if stored.len() == length { length } else { 0 };
+                plain
+                    .get_mut(..bytes)
+                    .unwrap_or_default()
+                    .copy_from_slice(stored.get(..bytes).unwrap_or_default());
+                (stored_sha256, bytes)
             }
             ChunkKind::Gzip => {
                 self.gunzip(stored, chunk.plain_len, plain)?;
-                Digest::of(plain)
+                (Digest::of(plain), length)
             }
             ChunkKind::Zstd => {
-                self.unzstd(stored, chunk.plain_len, plain)?;
-                Digest::of(plain)
+                let bytes = self.unzstd(stored, chunk.plain_len, plain)?;
+                (Digest::of(plain), bytes)
             }
         };
-        if plain.len() != length || found != chunk.sha256 {
+        if bytes != length || found != chunk.sha256 {
             return Err(Error::HashMismatch {
                 what: "the decoded chunk".into(),
                 found,
@@ -95,7 +115,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn gunzip(&mut self, stored: &[u8], limit: u32, plain: &mut Vec<u8>) -> Result<(), Error> {
+    fn gunzip(&mut self, stored: &[u8], limit: u32, plain: &mut [u8]) -> Result<(), Error> {
         let wrong = |problem: &str| Error::Decode { kind: "gzip", problem: problem.to_owned() };
         let (header, rest) = stored.split_at_checked(GZIP_HEADER_BYTES).ok_or_else(|| wrong("too short"))?;
         if !header.starts_with(&[0x1f, 0x8b, 8, 0]) {
@@ -107,34 +127,41 @@ impl Decoder {
             .and_then(|at| rest.split_at_checked(at))
             .ok_or_else(|| wrong("too short"))?;
         self.deflate.reset(false);
-        // Writes into the spare capacity only; one byte more than announced shows a stream that goes on.
-        plain.reserve_exact(limit as usize + 1);
-        let status = self
-            .deflate
-            .decompress_vec(body, plain, FlushDecompress::Finish)
-            .map_err(|error| wrong(&error.to_string()))?;
-        if plain.len() > limit as usize {
+        let ended = self.inflate(body, plain)? || {
+            // The place is full or the input is at its end; one byte more than announced shows a stream that goes on.
+            let read = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
+            self.inflate(body.get(read..).unwrap_or_default(), &mut [0])?
+        };
+        if self.deflate.total_out() > u64::from(limit) {
             return Err(Error::SizeExceeded { limit });
         }
-        if status != Status::StreamEnd || self.deflate.total_in() != body.len() as u64 {
+        if !ended || self.deflate.total_in() != body.len() as u64 {
             return Err(wrong("the deflate stream does not end where the member does"));
         }
         let sums = [crc32fast::hash(plain).to_le_bytes(), length_field(plain)].concat();
-        if trailer != sums {
+        if trailer != sums || self.deflate.total_out() != u64::from(limit) {
             return Err(wrong("CRC-32 or length differ"));
         }
         Ok(())
     }
 
-    fn unzstd(&mut self, stored: &[u8], limit: u32, plain: &mut Vec<u8>) -> Result<(), Error> {
+    /// Tells whether the stream has ended.
+    fn inflate(&mut self, body: &[u8], plain: &mut [u8]) -> Result<bool, Error> {
+        // Not `Finish`: a stream that does not fit the place could not be asked for its next byte after it.
+        match self.deflate.decompress(body, plain, FlushDecompress::None) {
+            Ok(status) => Ok(status == Status::StreamEnd),
+            Err(error) => Err(Error::Decode { kind: "gzip", problem: error.to_string() }),
+        }
+    }
+
+    fn unzstd(&mut self, stored: &[u8], limit: u32, plain: &mut [u8]) -> Result<usize, Error> {
         let wrong = |problem: String| Error::Decode { kind: "zstd", problem };
         check_frame(stored, limit).map_err(|error| match error {
             FrameProblem::TooLarge => Error::SizeExceeded { limit },
             FrameProblem::Refused(problem) => wrong(problem),
         })?;
-        // Decodes in one piece into the spare capacity, which serves as window: nothing else is allocated.
-        self.zstd.decompress_to_buffer(stored, plain).map_err(|error| wrong(error.to_string()))?;
-        Ok(())
+        // Decodes in one piece into its place, which serves as window: nothing is allocated.
+        self.zstd.decompress_to_buffer(stored, plain).map_err(|error| wrong(error.to_string()))
     }
 }
 

@@ -103,7 +103,9 @@ pub enum Error {
     Caller(String),
 
     /// No signature at all.
-    #[error("the bundle carries no signature: sign it with `otactl bundle sign`")]
+    #[error(
+        "there is no signature: sign a bundle with `otactl bundle sign`, a root with `otactl trust sign`"
+    )]
     Unsigned,
     /// A signature says it was made with something else than Ed25519.
     #[error("signature {number} has algorithm {algorithm:?}; only ed25519 counts")]
@@ -114,7 +116,7 @@ pub enum Error {
         algorithm: String,
     },
     /// Fewer distinct trusted keys than the threshold.
-    #[error("{valid} of {threshold} required keys signed the bundle")]
+    #[error("{valid} of {threshold} required keys signed")]
     Threshold {
         /// Distinct trusted keys whose signature verified.
         valid: usize,
@@ -122,7 +124,7 @@ pub enum Error {
         threshold: usize,
     },
     /// The signature file is not canonical.
-    #[error("manifest.sig is not canonical at line {line}: {problem}")]
+    #[error("the signatures are not canonical at line {line}: {problem}")]
     SignatureFile {
         /// Line, from 1.
         line: usize,
@@ -130,9 +132,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A trusted key's signature does not verify.
-    #[error(
-        "the signature by key {key} does not fit the manifest: the bundle was changed after it was signed"
-    )]
+    #[error("the signature by key {key} does not fit: what it signed was changed afterwards")]
     SignatureInvalid {
         /// The key's id.
         key: String,
@@ -225,6 +225,42 @@ pub enum Error {
         /// The rule.
         problem: String,
     },
+    /// A channel document breaks a rule.
+    #[error("channel document: {at}: {problem}")]
+    Channel {
+        /// Key or line.
+        at: String,
+        /// The rule.
+        problem: String,
+    },
+    /// A root of a chain is not signed as it must be.
+    #[error("root {version} by the rules of root {judge}: {source}")]
+    RootStep {
+        /// Version of the root that is signed.
+        version: u64,
+        /// Version of the root whose threshold is asked for.
+        judge: u64,
+        /// What is wrong with the signatures.
+        source: Box<Error>,
+    },
+    /// A chain leaves out a version.
+    #[error("root {found} cannot follow root {have}: put every root from {} on into the bundle (`--with-root`)", have.saturating_add(1))]
+    RootGap {
+        /// The version there is.
+        have: u64,
+        /// The version that was to follow it.
+        found: u64,
+    },
+    /// A root was left behind by a rotation, or is another one than the root of its version.
+    #[error(
+        "root {found} is not one that this device follows any more: it has seen root {needed} (a replayed or forked root)"
+    )]
+    RootReplay {
+        /// The version offered.
+        found: u64,
+        /// The version that counts.
+        needed: u64,
+    },
     /// A key cannot be used.
     #[error("key: {0}")]
     Key(String),
@@ -262,6 +298,10 @@ impl Error {
             Error::SizeExceeded { .. } => "SIZE_EXCEEDED",
             Error::Chunk { source, .. } => source.code(),
             Error::Trust { .. } => "TRUST_INVALID",
+            Error::Channel { .. } => "METADATA_INVALID",
+            Error::RootStep { source, .. } => source.code(),
+            Error::RootGap { .. } => "KEYS_GAP",
+            Error::RootReplay { .. } => "KEYS_REPLAY",
             Error::Key(_) => "KEY_INVALID",
             Error::Delta(error) => error.code(),
             Error::Order(_) => "INVALID_OPTION",

@@ -19,6 +19,9 @@ use crate::error::Error;
 /// Length of an Ed25519 signature in bytes (RFC 8032).
 pub const SIGNATURE_BYTES: usize = 64;
 
+/// Upper bound of a key file in bytes; a PEM file has a few hundred.
+const KEY_LIMIT_BYTES: usize = 64 * 1024;
+
 /// The name of a key: the first 16 bytes of the SHA-256 of the 32-byte raw public key, as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
@@ -98,7 +101,7 @@ impl PublicKey {
 
     /// Reads a public key file.
     pub fn read(path: &Path) -> Result<PublicKey, Error> {
-        PublicKey::from_pem(&read_text(path)?).map_err(|error| at(path, error))
+        PublicKey::from_pem(&read_text(path, KEY_LIMIT_BYTES)?).map_err(|error| at(path, error))
     }
 
     /// Whether `signature` is this key's strict Ed25519 signature of `message`.
@@ -152,16 +155,26 @@ impl SigningKey {
 
     /// Reads a private key file.
     pub fn read(path: &Path) -> Result<SigningKey, Error> {
-        SigningKey::from_pem(&read_text(path)?).map_err(|error| at(path, error))
+        SigningKey::from_pem(&read_text(path, KEY_LIMIT_BYTES)?).map_err(|error| at(path, error))
+    }
+
+    /// The `PRIVATE KEY` PEM text: whoever has it can sign.
+    pub fn to_pem(&self) -> String {
+        self.0.sk.to_pem()
     }
 
     /// Writes the private key to `path` (mode 0600) and the public key to `path` with `.pub` appended; returns the
     /// latter's path. Never replaces a file: a lost key cannot be made again.
     pub fn write_new(&self, path: &Path) -> Result<PathBuf, Error> {
+        self.write_new_as(path, &self.to_pem())
+    }
+
+    /// The same with the private half in another form, such as encrypted.
+    pub fn write_new_as(&self, path: &Path, private: &str) -> Result<PathBuf, Error> {
         let mut public = path.as_os_str().to_owned();
         public.push(".pub");
         let public = PathBuf::from(public);
-        create(path, 0o600, &self.0.sk.to_pem())?;
+        create(path, 0o600, private)?;
         if let Err(error) = create(&public, 0o644, &self.public_key().to_pem()) {
             // Only what this call made: half a pair helps nobody.
             let _ = std::fs::remove_file(path);
@@ -192,15 +205,14 @@ fn create(path: &Path, mode: u32, text: &str) -> Result<(), Error> {
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file("write", path))
 }
 
-/// Reads a small text file; a key or a root is never longer than 64 KiB.
-pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
-    const TEXT_LIMIT_BYTES: u64 = 64 * 1024;
+/// Reads a small text file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, Error> {
     let file = std::fs::File::open(path).map_err(Error::file("read", path))?;
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut std::io::Read::take(file, TEXT_LIMIT_BYTES + 1), &mut text)
+    std::io::Read::read_to_string(&mut std::io::Read::take(file, limit as u64 + 1), &mut text)
         .map_err(Error::file("read", path))?;
-    if text.len() as u64 > TEXT_LIMIT_BYTES {
-        let problem = format!("longer than {TEXT_LIMIT_BYTES} bytes");
+    if text.len() > limit {
+        let problem = format!("longer than {limit} bytes");
         return Err(Error::file("read", path)(std::io::Error::new(
             std::io::ErrorKind::FileTooLarge,
             problem,

@@ -9,13 +9,16 @@
 //! |---|---|
 //! | `header` | the one tar header a member may have |
 //! | `container` | which bytes stand where |
-//! | `signature`, `key`, `trust` | what is signed, by whom, and who is believed |
+//! | `signature`, `key`, `trust`, `chain` | what is signed, by whom, who is believed, and who comes after |
+//! | `channel` | which release is the latest, and until when that holds |
 //! | `manifest`, `index` | what a release and an image are made of |
 //! | `reader`, `decode` | reading, in the safe order |
 //! | `delta` | making one release's images out of another's |
 //! | `build`, `walk`, `summary`, `resign` | making, checking, unpacking, showing and signing whole bundles |
 
 mod build;
+mod chain;
+mod channel;
 mod container;
 mod decode;
 pub mod delta;
@@ -24,6 +27,7 @@ mod error;
 mod header;
 mod index;
 mod input;
+mod instant;
 mod key;
 mod manifest;
 mod reader;
@@ -34,6 +38,8 @@ mod trust;
 mod walk;
 
 pub use build::{Built, Compression, Cutter, Progress, Recipe, Source, build};
+pub use chain::{CHAIN_LIMIT_BYTES, Chain, ROOT_TYPE, SignedRoot};
+pub use channel::{CHANNEL_LIMIT_BYTES, CHANNEL_TYPE, Channel, SignedChannel};
 pub use decode::Decoder;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::Error;
@@ -42,11 +48,13 @@ pub use index::{Chunk, ChunkKind, IndexReader, MAX_CHUNK_BYTES, RECORD_BYTES};
 pub use input::{FileInput, Input, StreamInput};
 pub use key::{KeyId, PublicKey, SIGNATURE_BYTES, Signer, SigningKey};
 pub use manifest::{
-    Chunking, IMAGES_LIMIT, Image, ImageKind, IndexRef, MANIFEST_LIMIT_BYTES, Manifest, Update,
+    Chunking, IMAGES_LIMIT, Image, ImageKind, IndexRef, MANIFEST_LIMIT_BYTES, Manifest, Recovery, Update,
 };
 pub use reader::{Bundle, Unverified};
-pub use resign::add_signature;
-pub use signature::{MANIFEST_TYPE, SIGNATURE_FILE_LIMIT_BYTES, Signature, Signatures, pae};
+pub use resign::{add_signature, add_signature_and_roots};
+pub use signature::{
+    MANIFEST_TYPE, SIGNATURE_FILE_LIMIT_BYTES, Signature, Signatures, pae, signature_from_base64,
+};
 pub use summary::{ImageSummary, KindCount, Summary};
 pub use trust::{Quorum, ROOT_LIMIT_BYTES, Role, Root};
 pub use walk::{extract, verify};

@@ -41,8 +41,18 @@ pub struct Manifest {
     pub update: Update,
     /// Its images, in the order of the bundle; at least one, roles distinct.
     pub images: Vec<Image>,
+    /// Where it is a way back from; `None` for every release that only leads forward.
+    pub recovery: Option<Recovery>,
     /// Signed remarks for tools; a device ignores them.
     pub extra: toml::Table,
+}
+
+/// What a release says that leads devices back to a lower sequence; it counts only with signatures of the recovery role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The highest sequence from which devices may go back to it: later ones have gone on, and it is nothing for them.
+    pub from: u64,
 }
 
 /// What a release is and for which hardware.
@@ -206,6 +216,12 @@ impl Manifest {
                 format!("{} images; a bundle has 1 to {IMAGES_LIMIT}", self.images.len()),
             ));
         }
+        if let Some(Recovery { from }) = self.recovery
+            && (from < self.update.sequence || i64::try_from(from).is_err())
+        {
+            let problem = format!("{from} is not between the sequence {} and 2^63-1", self.update.sequence);
+            return Err(wrong("recovery.from", problem));
+        }
         let mut roles = BTreeSet::new();
         for (number, image) in self.images.iter().enumerate() {
             let at = |key: &str| format!("image[{number}].{key}");
@@ -227,6 +243,9 @@ impl Manifest {
         let _ = writeln!(text, "description = {}", quoted(&update.description));
         if !update.critical.is_empty() {
             let _ = writeln!(text, "critical = {}", list(&update.critical));
+        }
+        if let Some(recovery) = &self.recovery {
+            let _ = write!(text, "\n[recovery]\nfrom = {}\n", recovery.from);
         }
         for image in &self.images {
             text.push_str(&image.to_toml());

@@ -1,7 +1,8 @@
 //! Reading bundles: first the signature, then everything else.
 //!
-//! [`Unverified`] has read the front of a file and judged nothing. [`Bundle`] exists only when the trust root accepted the
-//! signature over the exact manifest bytes; only then is the manifest parsed. The stored bytes that a [`Bundle`] hands out
+//! [`Unverified`] has read the front of a file and judged nothing. [`Bundle`] exists only when the trust root, or a root that
+//! follows it along the roots that the bundle brings, accepted the signature over the exact manifest bytes; only then is the
+//! manifest parsed. The stored bytes that a [`Bundle`] hands out
 //! are not verified yet: [`crate::Decoder::decode`] checks them against the index before it decodes them.
 //!
 //! A pipe is read strictly front to back: per image in order [`Bundle::read_index`], then [`Bundle::read_stored`] with
@@ -10,6 +11,7 @@
 use std::io::Write;
 use std::ops::Range;
 
+use crate::chain::{Chain, SignedRoot};
 use crate::container::{Body, Cursor, Front};
 use crate::digest::{Digest, Hasher};
 use crate::error::Error;
@@ -55,11 +57,31 @@ impl<I: Input> Unverified<I> {
         self.cursor.position()
     }
 
-    /// Checks the signatures and then parses the manifest.
+    /// The roots that the bundle brings; nobody has vouched for them.
+    pub fn roots(&self) -> Result<Option<Chain>, Error> {
+        self.front.roots.as_deref().map(Chain::parse).transpose()
+    }
+
+    /// The roots beyond `root` that the bundle brings, each of which may follow the one before it.
+    pub fn roots_beyond(&self, root: &Root) -> Result<Vec<SignedRoot>, Error> {
+        let chain = self.roots()?;
+        chain.map_or(Ok(Vec::new()), |chain| Ok(root.follow(&chain)?.to_vec()))
+    }
+
+    /// Walks to the newest root, checks the signatures by it, and then parses the manifest.
     pub fn verify(self, root: &Root) -> Result<Bundle<I>, Error> {
+        let new_roots = self.roots_beyond(root)?;
+        let newest = new_roots.last().map(|tip| tip.root().clone().at_least(root.least()));
+        let root = newest.as_ref().unwrap_or(root);
         let signatures = self.signatures()?;
         let signed_by = root.verify(Role::Release, MANIFEST_TYPE, &self.front.manifest, &signatures)?;
-        Ok(Bundle { contents: self.contents()?, signed_by })
+        // Nobody honest writes a signature by a recovery key that does not verify, so only its absence is let pass.
+        let recoverers = match root.verify(Role::Recovery, MANIFEST_TYPE, &self.front.manifest, &signatures) {
+            Ok(keys) => keys,
+            Err(error @ Error::SignatureInvalid { .. }) => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        Ok(Bundle { contents: self.contents()?, signed_by, recoverers, new_roots })
     }
 
     /// Parses the manifest although nobody vouches for it: for looking only, never for installing.
@@ -74,6 +96,8 @@ impl<I: Input> Unverified<I> {
 pub struct Bundle<I: Input> {
     pub(crate) contents: Contents<I>,
     signed_by: Vec<KeyId>,
+    recoverers: Vec<KeyId>,
+    new_roots: Vec<SignedRoot>,
 }
 
 impl<I: Input> Bundle<I> {
@@ -100,6 +124,16 @@ impl<I: Input> Bundle<I> {
     /// The distinct keys of the release role that signed, sorted.
     pub fn signed_by(&self) -> &[KeyId] {
         &self.signed_by
+    }
+
+    /// The distinct keys of the recovery role that signed as well, sorted; none unless they reach its threshold.
+    pub fn recoverers(&self) -> &[KeyId] {
+        &self.recoverers
+    }
+
+    /// The roots beyond the one it was opened with, oldest first, each of which may follow the one before it.
+    pub fn new_roots(&self) -> &[SignedRoot] {
+        &self.new_roots
     }
 
     /// Exact length of the whole file in bytes.
@@ -143,6 +177,11 @@ impl<I: Input> Bundle<I> {
         self.contents.read_stored(image, offset, len, buf)
     }
 
+    /// The same into a place of exactly the wanted length.
+    pub fn read_stored_into(&mut self, image: usize, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.contents.read_stored_into(image, offset, buf)
+    }
+
     /// Tells the input which extents of the payload of an image will be read, in rising order; see [`Input::expect`].
     ///
     /// # Errors
@@ -179,7 +218,8 @@ impl<I: Input> Contents<I> {
         let member = crate::container::index_name(&image.role);
         let start = self.body.place(number)?.index;
         // Its length is signed: nothing behind it need be fetched with it.
-        self.cursor.expect(std::iter::once(start..start.saturating_add(image.index.size)).collect());
+        let index = start..start.saturating_add(image.index.size);
+        self.cursor.expect(self.body.unseen(start).chain([index]).collect());
         self.body.advance(&mut self.cursor, start)?;
         let mut hasher = Hasher::new();
         let mut tally = Tally::new(&image);
@@ -229,20 +269,25 @@ impl<I: Input> Contents<I> {
         len: u32,
         buf: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let image = self.image(number)?;
-        let fits = offset.checked_add(u64::from(len)).is_some_and(|end| end <= image.payload_size);
-        if !fits || len > MAX_CHUNK_BYTES {
-            let (role, size) = (&image.role, image.payload_size);
-            return Err(Error::Caller(format!("{len} bytes at {offset} of {role}.chunks, which has {size}")));
-        }
-        let member = crate::container::chunks_name(&image.role);
-        let length = len as usize;
+        let length = len.min(MAX_CHUNK_BYTES + 1) as usize;
         // No byte is written twice: only growth beyond what was used before is filled with zeros.
         if buf.len() < length {
             buf.resize(length, 0);
         } else {
             buf.truncate(length);
         }
+        self.read_stored_into(number, offset, buf)
+    }
+
+    fn read_stored_into(&mut self, number: usize, offset: u64, buf: &mut [u8]) -> Result<(), Error> {
+        let image = self.image(number)?;
+        let len = buf.len() as u64;
+        let fits = offset.checked_add(len).is_some_and(|end| end <= image.payload_size);
+        if !fits || len > u64::from(MAX_CHUNK_BYTES) {
+            let (role, size) = (&image.role, image.payload_size);
+            return Err(Error::Caller(format!("{len} bytes at {offset} of {role}.chunks, which has {size}")));
+        }
+        let member = crate::container::chunks_name(&image.role);
         self.body.advance(&mut self.cursor, self.body.place(number)?.chunks + offset)?;
         self.cursor.read_exact(buf, &member)
     }
@@ -251,6 +296,12 @@ impl<I: Input> Contents<I> {
         let start = self.body.place(number)?.chunks;
         for extent in &mut extents {
             *extent = start.saturating_add(extent.start)..start.saturating_add(extent.end);
+        }
+        // What stands before these chunks is compared on the way to them, what stands behind the last ones at the end.
+        extents.splice(0..0, self.body.unseen(start));
+        if number + 1 == self.manifest.images.len() {
+            let behind = self.body.unseen(u64::MAX).filter(|seam| seam.start >= start);
+            extents.extend(behind);
         }
         self.cursor.expect(extents);
         Ok(())

@@ -7,7 +7,8 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
-use crate::build::{NewFile, Progress, write_front};
+use crate::build::{NewFile, NewFront, Progress};
+use crate::chain::Chain;
 use crate::error::Error;
 use crate::input::FileInput;
 use crate::key::Signer;
@@ -25,14 +26,30 @@ pub fn add_signature(
     output: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), Error> {
+    add_signature_and_roots(input, signer, None, output, progress)
+}
+
+/// The same; the roots that the bundle brings are replaced by `roots` if there are some, and otherwise carried over.
+///
+/// # Errors
+/// As [`add_signature`].
+pub fn add_signature_and_roots(
+    input: &Path,
+    signer: &dyn Signer,
+    roots: Option<&Chain>,
+    output: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(), Error> {
     let mut file = File::open(input).map_err(Error::file("read", input))?;
     let copy = file.try_clone().map_err(Error::file("read", input))?;
     let front = Unverified::open(FileInput::new(copy).map_err(Error::file("read", input))?)?;
     let mut signatures = front.signatures()?;
     signatures.add(front.manifest_bytes(), signer)?;
+    let carried = front.roots()?;
+    let roots = roots.or(carried.as_ref());
 
     let mut out = NewFile::create(output)?;
-    write_front(&mut out, front.manifest_bytes(), &signatures)?;
+    NewFront { manifest: front.manifest_bytes(), signatures: &signatures, roots }.write(&mut out)?;
     file.seek(SeekFrom::Start(front.body_offset())).map_err(Error::file("read", input))?;
     out.copy_from(&mut file)?;
 

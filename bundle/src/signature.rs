@@ -1,4 +1,4 @@
-//! What is signed, and the file `manifest.sig`.
+//! What is signed, and the file `manifest.sig`; roots and channel documents carry their signatures in the same form.
 //!
 //! The signed message is the DSSE pre-authentication encoding of the exact stored bytes of the manifest:
 //!
@@ -71,12 +71,17 @@ impl Signatures {
     /// # Errors
     /// The key has signed already; the signer fails; or what it returned does not verify (a faulty token).
     pub fn add(&mut self, manifest: &[u8], signer: &dyn Signer) -> Result<(), Error> {
+        self.sign(MANIFEST_TYPE, manifest, signer)
+    }
+
+    /// The same for a document of another DSSE type.
+    pub fn sign(&mut self, payload_type: &str, body: &[u8], signer: &dyn Signer) -> Result<(), Error> {
         let key = signer.key_id();
         let place = match self.0.binary_search_by_key(&key, |entry| entry.key) {
-            Ok(_) => return Err(Error::Order(format!("key {key} has signed this bundle already"))),
+            Ok(_) => return Err(Error::Order(format!("key {key} has signed this already"))),
             Err(place) => place,
         };
-        let message = pae(MANIFEST_TYPE, manifest);
+        let message = pae(payload_type, body);
         let value = signer.sign(&message)?;
         if !signer.public_key().verifies(&message, &value) {
             return Err(Error::Key(format!(
@@ -127,6 +132,11 @@ impl Signatures {
     }
 }
 
+/// A signature from its base64, as `manifest.sig` spells it.
+pub fn signature_from_base64(text: &str) -> Option<[u8; SIGNATURE_BYTES]> {
+    STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok())
+}
+
 struct Lines<'a> {
     rest: std::str::SplitInclusive<'a, char>,
     number: usize,
@@ -168,10 +178,7 @@ impl<'a> Lines<'a> {
             return Err(Error::SignatureAlgorithm { number: before + 1, algorithm });
         }
         let value = self.value("value", "expected `value = \"<base64>\"`")?;
-        let value = STANDARD
-            .decode(value)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
+        let value = signature_from_base64(value)
             .ok_or_else(|| self.wrong("the value is not 64 bytes in canonical base64"))?;
         Ok(Some(Signature { key, value }))
     }

@@ -1,7 +1,8 @@
 //! The trust root: which keys may vouch for what.
 //!
-//! Owns `root.toml` and the decision whether a set of signatures is enough for a [`Role`]. It holds no clock: `expires` is
-//! carried for those that have a trustworthy one. The schema, documented in `docs/keys.md`:
+//! Owns `root.toml` and the decision whether a set of signatures is enough for a [`Role`]; how one root follows another is in
+//! [`crate::chain`]. It holds no clock: `expires` is carried for those that have a trustworthy one. The schema, documented
+//! in `docs/keys.md`:
 //!
 //! ```
 //! let root = otad_bundle::Root::parse(br#"
@@ -20,6 +21,8 @@
 //! assert_eq!(root.version(), 1);
 //! ```
 
+mod edit;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,8 +31,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use crate::chain::Chain;
+use crate::digest::Digest;
 use crate::error::{Error, toml_problem};
-use crate::key::{KeyId, PublicKey, read_text};
+use crate::key::{KeyId, PublicKey};
 use crate::signature::{Signatures, pae};
 
 /// Upper bound of `root.toml` in bytes.
@@ -49,7 +54,13 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 4] = [Role::Root, Role::Release, Role::Online, Role::Recovery];
+    /// All of them.
+    pub const ALL: [Role; 4] = [Role::Root, Role::Release, Role::Online, Role::Recovery];
+
+    /// The role of a name.
+    pub fn from_name(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
 
     /// The role's name in `root.toml`.
     pub const fn name(self) -> &'static str {
@@ -78,6 +89,10 @@ pub struct Root {
     expires: Option<toml::value::Datetime>,
     keys: BTreeMap<KeyId, PublicKey>,
     roles: BTreeMap<Role, Quorum>,
+    /// SHA-256 of the text it was parsed from; none for a root made of bare keys, which no other root can follow.
+    identity: Option<Digest>,
+    /// Nothing is verified by a root of a lower version than this.
+    least: u64,
 }
 
 #[derive(Deserialize)]
@@ -107,15 +122,22 @@ struct RawRole {
 }
 
 impl Root {
-    /// Parses `root.toml`.
+    /// Parses `root.toml`; when it holds a chain, the links are checked and the newest root is what counts.
     ///
     /// # Errors
-    /// [`Error::Trust`] with the key or line for everything that is not exactly as documented.
+    /// [`Error::Trust`] with the key or line for everything that is not exactly as documented, and what [`Chain::check`]
+    /// returns.
     pub fn parse(bytes: &[u8]) -> Result<Root, Error> {
-        if bytes.len() > ROOT_LIMIT_BYTES {
-            return Err(wrong("document", format!("{} bytes, the limit is {ROOT_LIMIT_BYTES}", bytes.len())));
+        let chain = Chain::parse(bytes)?;
+        chain.check()?;
+        chain.tip().cloned().ok_or_else(|| wrong("document", "empty"))
+    }
+
+    /// Parses one root without its signatures.
+    pub(crate) fn parse_body(text: &str) -> Result<Root, Error> {
+        if text.len() > ROOT_LIMIT_BYTES {
+            return Err(wrong("document", format!("{} bytes, the limit is {ROOT_LIMIT_BYTES}", text.len())));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| wrong("document", "not UTF-8"))?;
         let raw: RawRoot = toml::from_str(text).map_err(|error| {
             let (at, problem) = toml_problem(text, &error);
             Error::Trust { at, problem }
@@ -141,31 +163,30 @@ impl Root {
         let mut roles = BTreeMap::new();
         for (name, role) in &raw.role {
             let at = format!("role.{name}");
-            let known = Role::ALL.into_iter().find(|role| role.name() == name);
+            let known = Role::from_name(name);
             let known = known.ok_or_else(|| wrong(&at, "roles are root, release, online and recovery"))?;
             roles.insert(known, role.check(&keys).map_err(|problem| wrong(&at, problem))?);
         }
         if !roles.contains_key(&Role::Release) {
             return Err(wrong("role.release", "missing: nobody could sign a bundle"));
         }
-        Ok(Root { version: raw.version, expires: raw.expires, keys, roles })
+        let identity = Some(Digest::of(text.as_bytes()));
+        Ok(Root { version: raw.version, expires: raw.expires, keys, roles, identity, least: 0 })
     }
 
-    /// Reads and parses a root file.
+    /// Reads and parses a root file, as [`Root::parse`] does.
     pub fn read(path: &Path) -> Result<Root, Error> {
-        Root::parse(read_text(path)?.as_bytes()).map_err(|error| {
-            if let Error::Trust { at, problem } = error {
-                return Error::Trust { at: format!("{}: {at}", path.display()), problem };
-            }
-            error
-        })
+        let chain = Chain::read(path)?;
+        chain.check()?;
+        chain.tip().cloned().ok_or_else(|| wrong(&path.display().to_string(), "empty"))
     }
 
     /// Makes a root whose release role has `keys`, any one of which is enough.
     pub fn with_release_keys(keys: &[PublicKey]) -> Root {
         let keys: BTreeMap<_, _> = keys.iter().map(|key| (key.id(), *key)).collect();
         let quorum = Quorum { keys: keys.keys().copied().collect(), threshold: 1 };
-        Root { version: 1, expires: None, keys, roles: BTreeMap::from([(Role::Release, quorum)]) }
+        let roles = BTreeMap::from([(Role::Release, quorum)]);
+        Root { version: 1, expires: None, keys, roles, identity: None, least: 0 }
     }
 
     /// The same root with another threshold for the release role.
@@ -188,9 +209,41 @@ impl Root {
         self.version
     }
 
+    /// The same root, with which nothing is verified unless its version, or that of a root that follows it, is at least this.
+    pub fn at_least(mut self, version: u64) -> Root {
+        self.least = version;
+        self
+    }
+
+    /// The lowest version with which something is verified.
+    pub fn least(&self) -> u64 {
+        self.least
+    }
+
+    /// SHA-256 of its text; `None` for a root made of bare keys.
+    pub fn identity(&self) -> Option<Digest> {
+        self.identity
+    }
+
+    /// The keys and threshold of a role.
+    pub fn quorum(&self, role: Role) -> Option<&Quorum> {
+        self.roles.get(&role)
+    }
+
+    /// The role that signs the next root: `root`, or in a root that has none `release`, which could replace the root by an
+    /// image anyway.
+    pub fn rotation_role(&self) -> Role {
+        if self.roles.contains_key(&Role::Root) { Role::Root } else { Role::Release }
+    }
+
     /// When the root should no longer be relied on, in RFC 3339 form; judged only where time can be trusted.
     pub fn expires(&self) -> Option<String> {
         self.expires.as_ref().map(ToString::to_string)
+    }
+
+    /// The same in seconds since 1970.
+    pub fn expires_seconds(&self) -> Option<u64> {
+        self.expires.as_ref().and_then(crate::instant::seconds)
     }
 
     /// All keys, by id.
@@ -229,8 +282,23 @@ impl Root {
     /// key during a rotation. A listed key whose signature does not verify refuses the whole: nobody honest writes that.
     ///
     /// # Errors
-    /// [`Error::Unsigned`], [`Error::SignatureUntrusted`], [`Error::SignatureInvalid`] or [`Error::Threshold`].
+    /// [`Error::Unsigned`], [`Error::SignatureUntrusted`], [`Error::SignatureInvalid`], [`Error::Threshold`], or
+    /// [`Error::RootReplay`] when this root counts no more ([`Root::at_least`]).
     pub fn verify(
+        &self,
+        role: Role,
+        payload_type: &str,
+        body: &[u8],
+        signatures: &Signatures,
+    ) -> Result<Vec<KeyId>, Error> {
+        if self.version < self.least {
+            return Err(Error::RootReplay { found: self.version, needed: self.least });
+        }
+        self.verify_at_any_age(role, payload_type, body, signatures)
+    }
+
+    /// The same for the next root, which a root may lead to that counts no more for anything else.
+    pub(crate) fn verify_at_any_age(
         &self,
         role: Role,
         payload_type: &str,

@@ -65,6 +65,9 @@ pub enum Command {
     /// Make and show the root of trust (root.toml)
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Say which release is the latest, and until when (channel documents)
+    #[command(subcommand)]
+    Channel(ChannelCommand),
     /// Make, sign, check and unpack bundles (.otab)
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -145,6 +148,9 @@ Example:
         /// Where the private key goes; the public key goes beside it, with .pub appended
         #[arg(long, value_name = "KEY")]
         out: PathBuf,
+        /// Put the private key under a passphrase: asked for, or the first line of the file in OTAD_PASSPHRASE_FILE
+        #[arg(long)]
+        encrypt: bool,
     },
     /// Print the id of a private or public key file
     Id {
@@ -156,27 +162,137 @@ Example:
 /// `otactl trust`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum TrustCommand {
-    /// Make a root of trust from public release keys
+    /// Make version 1 of a root of trust from public keys
+    #[command(visible_alias = "create")]
     #[command(after_help = "\
 Example:
-  otactl trust create --key alice.key.pub --key bob.key.pub --threshold 2 --out root.toml
-The device then takes only bundles that both have signed (`otactl bundle sign`).")]
-    Create {
+  otactl trust init --key alice.key.pub --key bob.key.pub --threshold 2 \\
+      --root-key safe1.key.pub --root-key safe2.key.pub --root-threshold 2 --out root.toml
+The device then takes only bundles that alice and bob have signed (`otactl bundle sign`), and a new
+root only from safe1 and safe2. Without --root-key the release keys sign the next root.")]
+    Init {
         /// A public key that may sign releases; give it once for each key
         #[arg(long = "key", value_name = "KEY.pub", required = true)]
         keys: Vec<PathBuf>,
         /// How many distinct keys must have signed a bundle
         #[arg(long, default_value_t = 1)]
         threshold: usize,
+        /// A public key that may sign the next root; give it once for each key
+        #[arg(long = "root-key", value_name = "KEY.pub")]
+        root_keys: Vec<PathBuf>,
+        /// How many distinct keys must have signed the next root
+        #[arg(long, default_value_t = 1, requires = "root_keys")]
+        root_threshold: usize,
+        /// A public key of the role online or recovery
+        #[arg(long = "add", value_name = "ROLE=KEY.pub")]
+        add: Vec<String>,
+        /// When the root ends, such as 2035-01-01
+        #[arg(long, value_name = "DATE")]
+        expires: Option<String>,
         /// Where the root goes; an existing file is not replaced
         #[arg(long, short, value_name = "root.toml")]
         out: PathBuf,
     },
-    /// Check and show a root of trust
-    Show {
-        /// The root file
+    /// Add a key to a role of a root that nobody has signed yet
+    Add {
+        /// The root file, which is replaced
         root: PathBuf,
+        /// The role: root, release, online or recovery
+        #[arg(long)]
+        role: String,
+        /// A public key; give it once for each key
+        #[arg(long = "key", value_name = "KEY.pub", required = true)]
+        keys: Vec<PathBuf>,
+        /// How many distinct keys of the role must sign from now on
+        #[arg(long)]
+        threshold: Option<usize>,
     },
+    /// Make the draft of the root that follows, one version on
+    #[command(after_help = "\
+Example: bob leaves, carol comes.
+  otactl trust rotate root.toml --remove $(otactl key id bob.key.pub) --add release=carol.key.pub --out root.2.toml
+  otactl trust sign root.2.toml --key safe1.key      # the thresholds of the old and of the new root
+  otactl trust sign root.2.toml --key safe2.key
+  otactl trust show root.toml root.2.toml            # says whether devices will follow
+  otactl bundle create --with-root root.2.toml ...")]
+    Rotate {
+        /// The newest root
+        root: PathBuf,
+        /// A key to add to a role; give it once for each
+        #[arg(long, value_name = "ROLE=KEY.pub")]
+        add: Vec<String>,
+        /// Id of a key to remove from every role; give it once for each
+        #[arg(long, value_name = "KEY-ID")]
+        remove: Vec<String>,
+        /// Another threshold for a role; give it once for each
+        #[arg(long, value_name = "ROLE=N")]
+        threshold: Vec<String>,
+        /// When the new root ends, such as 2040-01-01; without it as the old one
+        #[arg(long, value_name = "DATE")]
+        expires: Option<String>,
+        /// Where the draft goes; an existing file is not replaced
+        #[arg(long, short, value_name = "root.N.toml")]
+        out: PathBuf,
+    },
+    /// Add signatures to a root
+    Sign {
+        /// The root file, which is replaced in one step
+        root: PathBuf,
+        /// What signs.
+        #[command(flatten)]
+        signing: SignArgs,
+    },
+    /// Show roots and check that each follows the one before it
+    Show {
+        /// Root files, oldest first
+        #[arg(required = true)]
+        roots: Vec<PathBuf>,
+    },
+}
+
+/// `otactl channel`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ChannelCommand {
+    /// Make and sign a channel document: the release of a bundle is the latest one
+    #[command(after_help = "\
+Devices whose root has an online role take nothing from a server without such a document that has not
+ended. Make a new one in good time, with a higher counter, and hand it to the server:
+  otactl channel create x.otab --root root.toml --counter 18 --key online.key -o channel.toml
+  curl --fail-with-body -H @header.txt -T channel.toml -X POST https://updates.example.com/api/v1/channels")]
+    Create(ChannelArgs),
+    /// Show a channel document
+    Show {
+        /// The document
+        channel: PathBuf,
+        /// The root of trust to check it with
+        #[arg(long, value_name = "root.toml")]
+        root: Option<PathBuf>,
+    },
+}
+
+/// `otactl channel create`.
+#[derive(Debug, Clone, Args)]
+pub struct ChannelArgs {
+    /// The bundle of the latest release
+    pub bundle: PathBuf,
+    /// The root of trust that the bundle is checked with
+    #[arg(long, value_name = "root.toml")]
+    pub root: PathBuf,
+    /// The model it is for, if the bundle is for several
+    #[arg(long, value_name = "NAME")]
+    pub compatible: Option<String>,
+    /// The number of the document: higher than that of the one before
+    #[arg(long)]
+    pub counter: u64,
+    /// How long it holds
+    #[arg(long, default_value_t = 72)]
+    pub hours: u64,
+    /// What signs.
+    #[command(flatten)]
+    pub signing: SignArgs,
+    /// Where the document goes
+    #[arg(long, short, value_name = "channel.toml")]
+    pub out: PathBuf,
 }
 
 /// `otactl bundle`.
@@ -217,9 +333,12 @@ Without --root or --key the signature is NOT checked, and the output says so.")]
     Sign {
         /// The bundle; replaced in one step unless -o is given
         bundle: PathBuf,
-        /// The private key to sign with
-        #[arg(long, value_name = "KEY")]
-        key: PathBuf,
+        /// What signs.
+        #[command(flatten)]
+        signing: SignArgs,
+        /// Roots that lead devices to the one that the bundle is signed by; replace those that it has
+        #[arg(long, value_name = "root.toml")]
+        with_root: Vec<PathBuf>,
         /// Where the signed bundle goes
         #[arg(long, short, value_name = "X.otab")]
         out: Option<PathBuf>,
@@ -257,9 +376,12 @@ pub struct CreateArgs {
     /// An image and its role; give it once for each image
     #[arg(long = "image", value_name = "ROLE=FILE", required = true)]
     pub images: Vec<String>,
-    /// A private key to sign with; give it once for each key
-    #[arg(long = "key", value_name = "KEY", required = true)]
-    pub keys: Vec<PathBuf>,
+    /// What signs.
+    #[command(flatten)]
+    pub signing: SignArgs,
+    /// A root that leads devices to the one that the bundle is signed by; give it once for each, oldest first
+    #[arg(long, value_name = "root.toml")]
+    pub with_root: Vec<PathBuf>,
     /// Where the bundle goes; it appears only when it is complete
     #[arg(long, short, value_name = "X.otab")]
     pub out: PathBuf,
@@ -269,6 +391,9 @@ pub struct CreateArgs {
     /// Release counter; a device refuses a lower one than it runs
     #[arg(long)]
     pub sequence: Option<u64>,
+    /// Make it a way back for devices up to this sequence; the recovery role has to sign it as well
+    #[arg(long, value_name = "SEQUENCE")]
+    pub recovery_from: Option<u64>,
     /// Hardware the release is for; give it once for each name
     #[arg(long = "compatible", value_name = "NAME")]
     pub compatible: Vec<String>,
@@ -291,6 +416,18 @@ pub struct CreateArgs {
     /// Worker threads; all processors by default. The bundle does not depend on it
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// What signs.
+#[derive(Debug, Clone, Args)]
+pub struct SignArgs {
+    /// A private key to sign with, or with --sign-command its public half; give it once for each key
+    #[arg(long = "key", value_name = "KEY", required = true)]
+    pub keys: Vec<PathBuf>,
+    /// Sign by this shell command: it reads the message from standard input and writes the signature, raw or
+    /// in base64; OTAD_KEY_ID and OTAD_PUBLIC_KEY say which key
+    #[arg(long, value_name = "COMMAND")]
+    pub sign_command: Option<String>,
 }
 
 /// `otactl bundle delta`.

@@ -1,17 +1,7 @@
-//! Maps the result of [`otactl::run`] to an exit status, and nothing else.
+//! `otactl` as a program of its own, for machines without otad. On a device it is another name of `otad`.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = otactl::args::Cli::parse();
-    let format = cli.globals.format();
-    match otactl::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => {
-            exit.show(format);
-            ExitCode::from(exit.status)
-        }
-    }
+    otactl::main()
 }

@@ -13,7 +13,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use bootenv::{FileStore, LockDirs, Scheme};
-use otad_bundle::Root;
+use otad_bundle::Chain;
 use tokio::sync::watch;
 
 use crate::adapters::block::SystemDevices;
@@ -31,6 +31,7 @@ use crate::failure::{Code, Failure, from_bundle};
 use crate::ports::Machine;
 use crate::threads::spawn;
 use crate::trial::BootControl;
+use crate::trust::Keeper;
 use crate::{poller, watchdog};
 
 /// Runs otad until it is told to stop or the model machine reboots.
@@ -39,8 +40,9 @@ pub fn run(config: Config, bus: &Bus) -> Result<(), Failure> {
     let _lock = only_one(&config.runtime_dir)?;
     let ports = ports(&config)?;
     let boot = Arc::new(boot_control(&config)?);
-    let root = Root::read(&config.trust_root).map_err(|error| from_bundle(&error));
-    if let Err(failure) = &root {
+    let roots = Chain::read(&config.trust_root).map_err(|error| from_bundle(&error));
+    let trust = roots.and_then(|roots| Keeper::open(roots, ports.fs.clone())).map(Arc::new);
+    if let Err(failure) = &trust {
         log::error!("{}: {failure}; nothing can be installed", failure.code);
     }
 
@@ -51,16 +53,16 @@ pub fn run(config: Config, bus: &Bus) -> Result<(), Failure> {
     let threads = Box::new(Threads { messages: messages.clone() });
     let (wake_poller, wakes) = mpsc::channel();
     let audience = Box::new(Listeners { status: sender, notices, wake_poller });
-    let (engine_config, engine_ports, engine_root) = (config.clone(), ports.clone(), root.clone());
+    let (engine_config, engine_ports, engine_trust) = (config.clone(), ports.clone(), trust.clone());
     spawn("engine", move || {
-        let start = || Engine::start(engine_config, engine_ports, boot, engine_root, threads, audience);
+        let start = || Engine::start(engine_config, engine_ports, boot, engine_trust, threads, audience);
         run_engine(start, &started, &queue);
     })?;
     start.recv().map_err(|_| Failure::new(Code::Internal, "the engine did not start"))??;
 
     let desk = Desk::new(messages.clone(), status.clone());
-    let poller = poller::start(&config, &ports, &desk, messages, wakes)?;
-    let manager = Manager::new(desk.clone(), config.compatible.clone(), root.map(Arc::new), poller);
+    let poller = poller::start(&config, &ports, &desk, trust.clone(), messages, wakes)?;
+    let manager = Manager::new(desk.clone(), config.compatible.clone(), trust, poller);
     let runtime = runtime()?;
     let result = runtime.block_on(serve(config, bus, desk, manager, status, told));
     // A question to a dead server or an inspection of a silent pipe must not hold up a reboot.

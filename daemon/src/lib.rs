@@ -23,4 +23,5 @@ pub mod slots;
 pub mod testing;
 mod threads;
 pub mod trial;
+pub mod trust;
 mod watchdog;

@@ -1,6 +1,6 @@
-//! Arguments and exit status of `otad`; nothing else.
+//! Arguments and exit status of `otad`, and the other program that this file is by the name `otactl`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::{Long, Short, ValueExt as _};
@@ -41,6 +41,10 @@ enum Act {
 }
 
 fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name().is_some_and(|name| name == "otactl") {
+        return otactl::main();
+    }
     let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,

@@ -10,7 +10,8 @@ use crate::failure::{Code, Failure};
 use crate::install::prepare::Current;
 use crate::lifecycle::event::{Stage, State};
 use crate::lifecycle::record::{FailedRelease, Record};
-use crate::ports::{Answer, Offer, Question};
+use crate::ports::{Answer, Fetch, Offer, Question};
+use crate::trust::{Keeper, freshness};
 
 /// After failures the interval doubles up to this.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
@@ -106,6 +107,36 @@ pub fn decide(
     }
 }
 
+/// Refuses a server's answer that is not fresh, or not what the online role assigns.
+///
+/// Where the root has an online role, nothing is taken from the server unasked without its word. What a person installs by hand
+/// is that person's business.
+///
+/// # Errors
+/// The codes of [`freshness`], and what the network does.
+pub fn refuse_stale(
+    trust: &Keeper,
+    fetch: &dyn Fetch,
+    now: u64,
+    compatible: &str,
+    answer: &Answer,
+    current: &Current,
+) -> Result<(), Failure> {
+    if !trust.expects_channel() {
+        return Ok(());
+    }
+    let document = fetch.channel(compatible)?.ok_or_else(|| {
+        let what = "the server has no channel document, which the root of trust asks for (role online)";
+        Failure::new(Code::MetadataStale, what)
+    })?;
+    let channel = trust.see(&document, compatible, now)?;
+    let offered = match answer {
+        Answer::Offer(offer) => Some(offer.release),
+        Answer::Nothing => None,
+    };
+    freshness::agrees(&channel, offered, current.release, current.sequence)
+}
+
 fn limit(failed: &FailedRelease) -> u32 {
     match Code::from_text(&failed.code) {
         Some(Code::RolledBack) => TRIES_AFTER_BOOT_COUNT,
@@ -134,6 +165,65 @@ mod tests {
         assert!(schedule.wait(u64::MAX / 3) <= LONGEST_INTERVAL * 12 / 10);
         schedule.answered();
         assert!(schedule.wait(0) < Duration::from_secs(72));
+    }
+
+    struct Line(Option<String>);
+
+    impl Fetch for Line {
+        fn open(
+            &self,
+            _: &str,
+            _: &crate::ports::Stop,
+        ) -> Result<Box<dyn otad_bundle::Input + Send>, Failure> {
+            Err(Failure::new(Code::NetFailed, "nothing to fetch here"))
+        }
+        fn check(&self, _: &Question) -> Result<Answer, Failure> {
+            Ok(Answer::Nothing)
+        }
+        fn channel(&self, _: &str) -> Result<Option<Vec<u8>>, Failure> {
+            Ok(self.0.clone().map(String::into_bytes))
+        }
+        fn report(&self, _: &str) -> Result<crate::ports::Receipt, Failure> {
+            Ok(crate::ports::Receipt::Taken)
+        }
+        fn introduce(&self, _: &str) {}
+    }
+
+    /// V3: what the server shows must be fresh, and what the online role says, if there is such a role.
+    #[test]
+    fn a_server_is_held_to_the_channel_document() {
+        use otad_bundle::{Channel, Role, Root, SignedChannel, Signer as _, SigningKey};
+        let key = |seed| SigningKey::from_seed([seed; 32]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let fs = std::sync::Arc::new(crate::adapters::state_fs::DataDirectory::open(dir.path()).unwrap());
+        let plain = Root::with_release_keys(&[key(1).public_key()]);
+        let keeper = |root: &Root| Keeper::of(root, fs.clone()).unwrap();
+        let online = keeper(&plain.clone().with_key(Role::Online, key(2).public_key()));
+        let offer = |n| {
+            let release = Digest([n; 32]);
+            Answer::Offer(Offer { release, version: "3.0.0".into(), url: "http://x/y".into(), delta: None })
+        };
+        let document = |issued: u64| {
+            let (compatible, release) = ("acme".to_owned(), Digest([7; 32]));
+            let channel =
+                Channel { compatible, counter: 1, issued, expires: issued + 100, release, sequence: 3 };
+            let mut signed = SignedChannel::draft(&channel).unwrap();
+            signed.sign(&key(2)).unwrap();
+            Some(signed.to_text())
+        };
+        let current = Current { sequence: 2, ..Current::default() };
+        let code = |trust: &Keeper, document: Option<String>, answer: Answer| {
+            refuse_stale(trust, &Line(document), 1000, "acme", &answer, &current)
+                .map_err(|failure| failure.code)
+        };
+        assert_eq!(code(&keeper(&plain), None, offer(7)), Ok(()), "no online role: nobody asks");
+        assert_eq!(code(&online, None, offer(7)), Err(Code::MetadataStale), "no document");
+        assert_eq!(code(&online, None, Answer::Nothing), Err(Code::MetadataStale));
+        assert_eq!(code(&online, document(500), offer(7)), Err(Code::MetadataStale), "it has ended");
+        assert_eq!(code(&online, document(950), offer(7)), Ok(()));
+        assert_eq!(code(&online, document(950), offer(8)), Err(Code::MetadataMismatch));
+        assert_eq!(code(&online, document(950), Answer::Nothing), Err(Code::MetadataStale), "withheld");
+        assert_eq!(code(&online, Some(String::new()), offer(7)), Err(Code::SigMissing));
     }
 
     /// A release that failed its own health checks is not taken again; one that only lost its boots is, a few times.

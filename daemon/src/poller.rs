@@ -15,12 +15,14 @@ use crate::lifecycle::record::report_id;
 use crate::poll::{self, Schedule};
 use crate::ports::{Offer, Receipt, Stop};
 use crate::threads::spawn;
+use crate::trust::Keeper;
 
 /// Starts the poll thread, if a server is configured, and returns what a check by hand runs.
 pub(crate) fn start(
     config: &Arc<Config>,
     ports: &Ports,
     desk: &Desk,
+    trust: Result<Arc<Keeper>, Failure>,
     messages: Sender<Message>,
     wakes: Receiver<()>,
 ) -> Result<crate::bus::Check, Failure> {
@@ -34,6 +36,7 @@ pub(crate) fn start(
         config: config.clone(),
         ports: ports.clone(),
         desk: desk.clone(),
+        trust,
         messages,
         one_at_a_time: Mutex::new(()),
     });
@@ -81,6 +84,7 @@ struct Round {
     config: Arc<Config>,
     ports: Ports,
     desk: Desk,
+    trust: Result<Arc<Keeper>, Failure>,
     messages: Sender<Message>,
     /// A check by hand and the schedule must not hand in the same reports twice.
     one_at_a_time: Mutex<()>,
@@ -103,6 +107,9 @@ impl Round {
         let current = &status.current;
         let question = poll::question(device, &self.config.compatible, current);
         let answer = self.ports.fetch.check(&question)?;
+        let (compatible, fetch) = (&self.config.compatible, &*self.ports.fetch);
+        let now = self.ports.clock.wall_seconds();
+        poll::refuse_stale(&*self.trust.clone()?, fetch, now, compatible, &answer, current)?;
         let Some(offer) = poll::decide(answer, &status.record, current.release)? else { return Ok(false) };
         if !poll::may_install(&status.state) {
             log::info!("version {} is offered; state {}, so it waits", offer.version, status.state.word());

@@ -99,6 +99,11 @@ pub trait Fetch: Send + Sync {
     fn open(&self, url: &str, stop: &Stop) -> Result<Box<dyn Input + Send>, Failure>;
     /// Asks the server for an update.
     fn check(&self, question: &Question) -> Result<Answer, Failure>;
+    /// Asks the server for the channel document of a model; `None` when it has none.
+    fn channel(&self, compatible: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let _ = compatible;
+        Ok(None)
+    }
     /// Hands a report (JSON) to the server.
     fn report(&self, body: &str) -> Result<Receipt, Failure>;
     /// Says from now on with every request who asks: the `User-Agent`, which names the running version.

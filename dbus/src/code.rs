@@ -94,11 +94,29 @@ codes! {
     FileIo = "FILE_IO", Failed;
     /// The trust root cannot be read or breaks a rule of its format.
     TrustInvalid = "TRUST_INVALID", Failed;
+    /// A root of the chain is missing between the device's root and the one that is offered.
+    KeysGap = "KEYS_GAP", Rejected;
+    /// The root is one that the device has left behind, or another one than it knows by this version.
+    KeysReplay = "KEYS_REPLAY", Rejected;
+    /// The root of trust has expired, by every clock that can be trusted, and the bundle brings no newer one.
+    KeysExpired = "KEYS_EXPIRED", Rejected;
+    /// The channel document breaks a rule of its format.
+    MetadataInvalid = "METADATA_INVALID", Rejected;
+    /// Nothing says that what the server shows is fresh: the channel document has ended, is missing, or is not followed.
+    MetadataStale = "METADATA_STALE", Failed;
+    /// The channel document is older than one that was seen before, or another one of the same number.
+    MetadataReplay = "METADATA_REPLAY", Rejected;
+    /// The channel document is for another model, or the server offers another release than it assigns.
+    MetadataMismatch = "METADATA_MISMATCH", Rejected;
+    /// The number of the channel document leads farther ahead than is believed.
+    MetadataJump = "METADATA_JUMP", Rejected;
     // Preflight.
     /// The bundle is for other hardware.
     Incompatible = "INCOMPATIBLE", Rejected;
-    /// The bundle's sequence is lower than that of the running system.
+    /// The bundle's sequence is lower than that of the running system or than one committed before, and it is no way back.
     Downgrade = "DOWNGRADE", Rejected;
+    /// The bundle's sequence leads farther ahead than one release may.
+    VersionJump = "VERSION_JUMP", Rejected;
     /// The running slot holds exactly this release; nothing was written, and `otactl install` ends with 0.
     AlreadyInstalled = "ALREADY_INSTALLED", Rejected;
     /// An image is larger than the slot's device.

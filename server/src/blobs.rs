@@ -95,6 +95,11 @@ impl Blobs {
         Ok(blobs)
     }
 
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Where the file with this digest is, or would be.
     pub fn path(&self, kind: Kind, sha256: &Digest) -> PathBuf {
         self.directory(kind).join(format!("{sha256}{}", kind.suffix()))

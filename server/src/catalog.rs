@@ -4,7 +4,7 @@
 //! on offer always has its file. Withdrawing: the row first, then the file.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use otad_bundle::Digest;
@@ -60,6 +60,11 @@ impl Catalog {
             take_stock(&store, &blobs, kind).await?;
         }
         Ok(Catalog { store, blobs, root, turn: Arc::new(Mutex::new(())) })
+    }
+
+    /// Where the trust root is.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The files.

@@ -8,6 +8,7 @@
 pub mod args;
 pub mod blobs;
 pub mod catalog;
+pub mod channels;
 pub mod clock;
 pub mod http;
 pub mod kind;

@@ -53,14 +53,9 @@ pub(crate) fn measure(bench: &Bench) -> Result<Report, Error> {
         Err(error) => not_run.push(format!("RAUC: {error}")),
     }
     let mut sizes = Table::new("Programs, without the libraries that they load:", &["", "MiB"]);
-    let mut own_bytes = 0;
-    for name in ["otad", "otactl"] {
-        let bytes = stripped_bytes(&bench.binaries.path(name), &bench.stage.on(Medium::Disk))?;
-        own_bytes += bytes;
-        sizes
-            .rows
-            .push(vec![format!("{name}, stripped, no libraries but libc"), format!("{:.2}", mib(bytes))]);
-    }
+    let own_bytes = stripped_bytes(&bench.binaries.path("otad"), &bench.stage.on(Medium::Disk))?;
+    let line = "otad, which is otactl too, stripped, no libraries but libc";
+    sizes.rows.push(vec![line.to_owned(), format!("{:.2}", mib(own_bytes))]);
     for name in ["rauc", "swupdate", "casync"] {
         let Some(path) = find(name) else { continue };
         let (bytes, libraries) = (size(&path)?, libraries(&path)?);

@@ -8,8 +8,10 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::chain::Chain;
 use crate::container::{
-    Body, END_BYTES, MAGIC, MAGIC_NAME, MANIFEST_NAME, SIGNATURE_NAME, chunks_name, index_name, member_bytes,
+    Body, END_BYTES, MAGIC, MAGIC_NAME, MANIFEST_NAME, ROOTS_NAME, SIGNATURE_NAME, chunks_name, index_name,
+    member_bytes,
 };
 use crate::error::Error;
 use crate::header::{self, BLOCK_BYTES, MEMBER_LIMIT_BYTES};
@@ -128,12 +130,11 @@ fn member(name: &str, content: &[u8]) -> Vec<u8> {
 pub(super) fn write(
     output: &Path,
     manifest: &Manifest,
-    manifest_bytes: &[u8],
-    signatures: &Signatures,
+    front: &NewFront<'_>,
     spools: &mut [Spool],
 ) -> Result<u64, Error> {
     let mut out = NewFile::create(output)?;
-    let size = write_front(&mut out, manifest_bytes, signatures)?;
+    let size = front.write(&mut out)?;
     let mut written = size;
     for (image, spool) in manifest.images.iter().zip(spools) {
         written +=
@@ -152,25 +153,36 @@ pub(super) fn write(
     Ok(written)
 }
 
-/// Writes the members that stand before the images; returns their length in bytes.
-pub(crate) fn write_front(
-    out: &mut NewFile,
-    manifest_bytes: &[u8],
-    signatures: &Signatures,
-) -> Result<u64, Error> {
-    let signatures = signatures.to_toml();
-    if signatures.len() as u64 > SIGNATURE_FILE_LIMIT_BYTES {
-        return Err(Error::MemberSize {
-            member: SIGNATURE_NAME.into(),
-            size: signatures.len() as u64,
-            limit: SIGNATURE_FILE_LIMIT_BYTES,
-        });
+/// The members that stand before the images.
+pub(crate) struct NewFront<'a> {
+    /// The exact bytes that are signed.
+    pub(crate) manifest: &'a [u8],
+    /// Who signed them.
+    pub(crate) signatures: &'a Signatures,
+    /// The roots that the bundle brings.
+    pub(crate) roots: Option<&'a Chain>,
+}
+
+impl NewFront<'_> {
+    /// Writes them; returns their length in bytes.
+    pub(crate) fn write(&self, out: &mut NewFile) -> Result<u64, Error> {
+        let signatures = self.signatures.to_toml();
+        if signatures.len() as u64 > SIGNATURE_FILE_LIMIT_BYTES {
+            return Err(Error::MemberSize {
+                member: SIGNATURE_NAME.into(),
+                size: signatures.len() as u64,
+                limit: SIGNATURE_FILE_LIMIT_BYTES,
+            });
+        }
+        let mut front = member(MAGIC_NAME, MAGIC);
+        if let Some(roots) = self.roots {
+            front.extend(member(ROOTS_NAME, roots.to_text().as_bytes()));
+        }
+        front.extend(member(MANIFEST_NAME, self.manifest));
+        front.extend(member(SIGNATURE_NAME, signatures.as_bytes()));
+        out.write(&front)?;
+        Ok(front.len() as u64)
     }
-    let mut front = member(MAGIC_NAME, MAGIC);
-    front.extend(member(MANIFEST_NAME, manifest_bytes));
-    front.extend(member(SIGNATURE_NAME, signatures.as_bytes()));
-    out.write(&front)?;
-    Ok(front.len() as u64)
 }
 
 fn write_spooled(out: &mut NewFile, name: &str, size: u64, spool: &mut File) -> Result<u64, Error> {

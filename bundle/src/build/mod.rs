@@ -15,16 +15,17 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-pub(crate) use assemble::{NewFile, write_front};
+pub(crate) use assemble::{NewFile, NewFront};
 pub use cut::Cutter;
 pub(crate) use cut::is_zero;
 
+use crate::chain::Chain;
 use crate::digest::Digest;
 use crate::error::Error;
 #[cfg(doc)]
 use crate::index::MAX_CHUNK_BYTES;
 use crate::key::Signer;
-use crate::manifest::{Chunking, IMAGES_LIMIT, Manifest, Update, check_role};
+use crate::manifest::{Chunking, IMAGES_LIMIT, Manifest, Recovery, Update, check_role};
 use crate::signature::Signatures;
 
 /// How chunks are compressed; a chunk that does not shrink is stored as it is.
@@ -86,6 +87,10 @@ pub struct Recipe {
     pub compression: Compression,
     /// Worker threads; all processors if `None`.
     pub threads: Option<NonZeroUsize>,
+    /// Where the release is a way back from, if it is one; the recovery role has to sign it too.
+    pub recovery: Option<Recovery>,
+    /// The roots that lead devices to the one that the bundle is signed by.
+    pub roots: Option<Chain>,
 }
 
 impl Recipe {
@@ -98,6 +103,8 @@ impl Recipe {
             chunking: Chunking::DEFAULT,
             compression: Compression::DEFAULT,
             threads: None,
+            recovery: None,
+            roots: None,
         }
     }
 }
@@ -158,7 +165,8 @@ pub fn build(
         images.push(image);
         spools.push(spool);
     }
-    let manifest = Manifest { update: recipe.update.clone(), images, extra: recipe.extra.clone() };
+    let (update, extra) = (recipe.update.clone(), recipe.extra.clone());
+    let manifest = Manifest { update, images, recovery: recipe.recovery, extra };
     let text = manifest.to_toml();
     // What this program signs it must also read: the device's parser is the judge.
     let manifest = Manifest::parse(text.as_bytes())?;
@@ -166,7 +174,8 @@ pub fn build(
     for signer in signers {
         signatures.add(text.as_bytes(), *signer)?;
     }
-    let size = assemble::write(output, &manifest, text.as_bytes(), &signatures, &mut spools)?;
+    let front = NewFront { manifest: text.as_bytes(), signatures: &signatures, roots: recipe.roots.as_ref() };
+    let size = assemble::write(output, &manifest, &front, &mut spools)?;
     Ok(Built { manifest, release: Digest::of(text.as_bytes()), size })
 }
 
@@ -184,6 +193,9 @@ fn check(recipe: &Recipe, signers: &[&dyn Signer]) -> Result<(), Error> {
         if recipe.images.iter().take(number).any(|other| other.role == source.role) {
             return Err(Error::Order(format!("image {:?} is given twice", source.role)));
         }
+    }
+    if let Some(roots) = &recipe.roots {
+        roots.check_foreign()?;
     }
     recipe.update.check()?;
     recipe.chunking.check().map_err(Error::Order)?;

@@ -48,6 +48,8 @@ pub struct Delta<I: Input> {
     header: Header,
     current: Option<Current>,
     buffers: Buffers,
+    /// The section whose rest the input was told to expect.
+    expected: Option<usize>,
 }
 
 /// The segment at hand.
@@ -100,7 +102,7 @@ impl<I: Input> Delta<I> {
         let mut directory = vec![0; front.directory_bytes];
         cursor.read_exact(&mut directory, "directory").map_err(input_error)?;
         let header = front.directory(&directory).map_err(wrong("directory"))?;
-        Ok(Delta { cursor, header, current: None, buffers: Buffers::default() })
+        Ok(Delta { cursor, header, current: None, buffers: Buffers::default(), expected: None })
     }
 
     /// What the delta is for.
@@ -116,17 +118,6 @@ impl<I: Input> Delta<I> {
     /// The section that makes `new`, which the signed manifest vouches for.
     pub fn find(&self, part: Part, new: Content) -> Option<usize> {
         self.header.sections.iter().position(|section| section.part == part && section.new == new)
-    }
-
-    /// Tells the input that these sections will be read from now on, in this order; see [`Input::expect`].
-    pub fn expect(&mut self, sections: &[usize]) {
-        let extent = |&number: &usize| {
-            let section = self.header.sections.get(number)?;
-            let start = section.segments.first()?.offset;
-            Some(start..start + section.stored())
-        };
-        let extents = sections.iter().filter_map(extent).collect();
-        self.cursor.expect(extents);
     }
 
     /// Compares what a section starts from with what the device has.
@@ -239,6 +230,16 @@ impl<I: Input> Delta<I> {
             old_size: named.old.size,
         };
         let name = named.to_string();
+        // Whoever begins with the first segment wants about all of it. Behind it begins who was interrupted, and what of this
+        // segment is wanted then is known when its head is.
+        if self.expected != Some(section) && number == 0 {
+            let whole = place.offset..place.offset + named.stored();
+            self.cursor.expect(std::iter::once(whole).collect());
+            self.expected = Some(section);
+        } else if self.expected != Some(section) {
+            let head = place.offset..place.offset + u64::from(place.head);
+            self.cursor.expect(std::iter::once(head).collect());
+        }
         read_at(&mut self.cursor, place.offset, place.head as usize, &mut self.buffers.stored)?;
         let stored = &self.buffers.stored;
         let segment = frame::head(stored).and_then(|plain| Segment::parse(&plain, shape, place.body));
@@ -278,6 +279,11 @@ impl<I: Input> Delta<I> {
                     Some(block) if run.kind == Kind::Repeat => block.get(within..),
                     _ => {
                         let piece = literal as usize / PIECE_BLOCKS;
+                        if self.expected != Some(current.section) {
+                            let rest = current.place_of(piece).ok_or_else(defect)?..section.end();
+                            self.cursor.expect(std::iter::once(rest).collect());
+                            self.expected = Some(current.section);
+                        }
                         current.load(piece, section, &mut self.cursor, &mut self.buffers, old)?;
                         let start = literal as usize % PIECE_BLOCKS * BLOCK_BYTES + within;
                         self.buffers.plain.get(start..)
@@ -341,6 +347,12 @@ impl Shelf {
 }
 
 impl Current {
+    /// Where in the file a piece begins.
+    fn place_of(&self, piece: usize) -> Option<u64> {
+        let piece = self.segment.pieces.get(piece)?;
+        Some(self.place.offset + u64::from(self.place.head) + u64::from(piece.offset))
+    }
+
     /// Decodes a piece into the buffer unless it is there.
     fn load<I: Input>(
         &mut self,
@@ -356,7 +368,7 @@ impl Current {
         self.piece = None;
         let defect = || DeltaError::Caller(format!("no piece {number}"));
         let piece = self.segment.pieces.get(number).ok_or_else(defect)?;
-        let offset = self.place.offset + u64::from(self.place.head) + u64::from(piece.offset);
+        let offset = self.place_of(number).ok_or_else(defect)?;
         read_at(cursor, offset, piece.stored as usize, &mut buffers.stored)?;
         let spans = piece.pages.iter().map(|run| {
             let from = u64::from(run.first) * PAGE_BYTES as u64;

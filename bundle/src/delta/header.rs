@@ -104,6 +104,11 @@ impl Section {
         self.segments.iter().map(|place| u64::from(place.head) + u64::from(place.body)).sum()
     }
 
+    /// Offset behind its last segment in the file.
+    pub(super) fn end(&self) -> u64 {
+        self.segments.last().map_or(0, |place| place.offset + u64::from(place.head) + u64::from(place.body))
+    }
+
     /// Blocks that a segment makes.
     pub(super) fn blocks_of(&self, segment: u64) -> usize {
         let left = self.new.size.saturating_sub(segment.saturating_mul(SEGMENT_BYTES)).min(SEGMENT_BYTES);

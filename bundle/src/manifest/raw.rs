@@ -6,7 +6,8 @@
 use serde::Deserialize;
 
 use super::{
-    Chunking, Image, ImageKind, IndexRef, KNOWN_FEATURES, MANIFEST_LIMIT_BYTES, Manifest, Update, wrong,
+    Chunking, Image, ImageKind, IndexRef, KNOWN_FEATURES, MANIFEST_LIMIT_BYTES, Manifest, Recovery, Update,
+    wrong,
 };
 use crate::digest::Digest;
 use crate::error::{Error, toml_problem};
@@ -15,6 +16,7 @@ use crate::error::{Error, toml_problem};
 #[serde(deny_unknown_fields)]
 struct RawManifest {
     update: RawUpdate,
+    recovery: Option<Recovery>,
     #[serde(default)]
     image: Vec<RawImage>,
     #[serde(default)]
@@ -109,7 +111,7 @@ impl RawManifest {
             critical: self.update.critical,
         };
         let images = self.image.into_iter().map(RawImage::convert).collect();
-        Ok(Manifest { update, images, extra: self.extra })
+        Ok(Manifest { update, images, recovery: self.recovery, extra: self.extra })
     }
 }
 

@@ -345,36 +345,71 @@ fn a_damaged_piece_is_lost_alone() {
     assert!(results.first().unwrap().is_ok() && results.last().unwrap().is_ok());
 }
 
-/// An input for which a jump is dear hears beforehand what will be read, and then nothing else is.
+/// What an input was told last to expect.
+#[derive(Clone, Default)]
+struct Expected(Rc<RefCell<Vec<Range<u64>>>>);
+
+impl Expected {
+    fn bytes(&self) -> u64 {
+        self.0.borrow().iter().map(|extent| extent.end - extent.start).sum()
+    }
+}
+
+/// A delta for which a jump is dear: it hears beforehand what will be read, and then nothing else is.
+struct Told {
+    input: Memory,
+    expected: Expected,
+}
+
+impl Read for Told {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.input.read(buf)
+    }
+}
+
+impl Input for Told {
+    fn seek_to(&mut self, offset: u64) -> std::io::Result<()> {
+        let expected = self.expected.0.borrow();
+        assert!(expected.iter().any(|extent| extent.contains(&offset)), "{offset} is not in {expected:?}");
+        self.input.seek_to(offset)
+    }
+    fn random_access(&self) -> bool {
+        true
+    }
+    fn expect(&mut self, extents: Vec<Range<u64>>) {
+        *self.expected.0.borrow_mut() = extents;
+    }
+}
+
 #[test]
 fn says_what_it_will_read() {
-    struct Told<'a>(StreamInput<&'a [u8]>, Rc<RefCell<Vec<Range<u64>>>>);
-    impl Read for Told<'_> {
-        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-            self.0.read(buf)
-        }
-    }
-    impl Input for Told<'_> {
-        fn seek_to(&mut self, offset: u64) -> std::io::Result<()> {
-            let told = self.1.borrow();
-            assert!(told.is_empty() || told.iter().any(|extent| extent.contains(&offset)), "{offset}");
-            self.0.seek_to(offset)
-        }
-        fn random_access(&self) -> bool {
-            false
-        }
-        fn expect(&mut self, extents: Vec<Range<u64>>) {
-            *self.1.borrow_mut() = extents;
-        }
-    }
     let (old, new) = (Rng(1).bytes(300_000), Rng(2).bytes(300_000));
     let pair = Pair::new(&old, &new);
-    let told = Rc::default();
-    let mut delta = Delta::open(Told(StreamInput::new(pair.delta.as_slice()), Rc::clone(&told))).unwrap();
-    delta.expect(&[1]);
-    let length: u64 = told.borrow().iter().map(|extent| extent.end - extent.start).sum();
-    assert_eq!(length, delta.header().sections[1].stored());
+    let expected = Expected::default();
+    let told = Told { input: Memory::new(&pair.delta), expected: expected.clone() };
+    let mut delta = Delta::open(told).unwrap();
+    assert_eq!(expected.bytes(), 0, "not before it is known which section is wanted");
+    let stored = delta.header().sections[1].stored();
     pair.ask(&mut delta, &pair.chunks()).into_iter().for_each(Result::unwrap);
+    assert_eq!(expected.bytes(), stored);
+}
+
+/// Who was interrupted begins behind the first segment, and does not want what lies before.
+#[test]
+fn says_what_it_will_read_from_the_middle_on() {
+    const SEGMENT_BYTES: usize = 64 << 20;
+    let mut new = vec![0; SEGMENT_BYTES];
+    new.extend(Rng(2).bytes(900_000));
+    let pair = Pair::new(&Rng(1).bytes(10_000), &new);
+    let expected = Expected::default();
+    let told = Told { input: Memory::new(&pair.delta), expected: expected.clone() };
+    let mut delta = Delta::open(told).unwrap();
+    let behind = (SEGMENT_BYTES + 600_000) as u64;
+    let chunks: Vec<_> = pair.chunks().into_iter().filter(|(at, _)| *at >= behind).collect();
+    assert!(chunks.len() > 1);
+    pair.ask(&mut delta, &chunks).into_iter().for_each(Result::unwrap);
+    let whole = pair.delta.len() as u64;
+    assert!((200_000..500_000).contains(&expected.bytes()), "{} of {whole}", expected.bytes());
 }
 
 /// Truncated at every length, every bit flipped: no panic, no wrong chunk, no endless loop.

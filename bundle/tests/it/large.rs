@@ -112,7 +112,12 @@ fn b7_payload_of_5_gib() {
         index: IndexRef { size: index.len() as u64, sha256: Digest::of(&index) },
         payload_size: CHUNKS * CHUNK as u64,
     };
-    let manifest = Manifest { update: update("1.0.0", 1), images: vec![image], extra: toml::Table::new() };
+    let manifest = Manifest {
+        update: update("1.0.0", 1),
+        images: vec![image],
+        recovery: None,
+        extra: toml::Table::new(),
+    };
     let chunks =
         Member::new("rootfs.chunks", b"").with(124, format!("{:011o}\0", CHUNKS * CHUNK as u64).as_bytes());
     let mut front = signed(manifest.to_toml().as_bytes(), &[Member::new("rootfs.index", &index), chunks]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod building;
+mod channel;
 mod container;
 mod decoding;
 mod delta;
@@ -12,6 +13,7 @@ mod delta_memory;
 mod hostile;
 mod large;
 mod manifests;
+mod rotating;
 mod support;
 mod tools;
 mod trusting;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use otad_bundle::{
-    Bundle, Chunk, ChunkKind, Chunking, Digest, Image, ImageKind, IndexReader, IndexRef, Manifest,
+    Bundle, Chunk, ChunkKind, Chunking, Digest, Image, ImageKind, IndexReader, IndexRef, Manifest, Recovery,
     StreamInput,
 };
 use proptest::prelude::*;
@@ -198,6 +198,7 @@ fn with_records(records: &[[u8; 60]], size: u64, payload: &[u8]) -> Vec<u8> {
             index: IndexRef { size: index.len() as u64, sha256: Digest::of(&index) },
             payload_size: payload.len() as u64,
         }],
+        recovery: None,
         extra: toml::Table::new(),
     };
     let rest = [Member::new("rootfs.index", &index), Member::new("rootfs.chunks", payload)];
@@ -284,7 +285,8 @@ proptest! {
         };
         let other = Image { role: "kernel".into(), chunking: Chunking::DEFAULT, ..image.clone() };
         let extra = toml::from_str("ticket = \"A-1\"\n[build]\nhost = \"ci\"\n").unwrap();
-        let manifest = Manifest { update, images: vec![image, other], extra };
+        let recovery = Some(Recovery { from: update.sequence });
+        let manifest = Manifest { update, images: vec![image, other], recovery, extra };
         prop_assert_eq!(Manifest::parse(manifest.to_toml().as_bytes()).unwrap(), manifest);
     }
 

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use otad_bundle::{
-    Bundle, FileInput, ImageSummary, Input, Root, SigningKey, StreamInput, Summary, Unverified,
-    add_signature, extract, verify,
+    Bundle, FileInput, ImageSummary, Input, Root, StreamInput, Summary, Unverified, add_signature_and_roots,
+    extract, verify,
 };
 use otad_dbus::Code;
 use serde_json::{Value, json};
 
 use super::key::path_text;
 use super::progress::Bar;
-use super::{create, delta, output, trust};
-use crate::args::{BundleCommand, Globals, OptionalTrust, RequiredTrust};
+use super::{create, delta, output, signer, trust};
+use crate::args::{BundleCommand, Globals, OptionalTrust, RequiredTrust, SignArgs};
 use crate::exit::Exit;
 use crate::show::{Style, Tone, human_bytes, printable, table};
 
@@ -26,7 +26,9 @@ pub(crate) fn run(command: BundleCommand, globals: &Globals) -> Result<(), Exit>
         }
         BundleCommand::Inspect { bundle, trust } => inspect(&bundle, &trust, globals),
         BundleCommand::Verify { bundle, trust } => verify_all(&bundle, trust, globals),
-        BundleCommand::Sign { bundle, key, out } => sign(&bundle, &key, out.as_deref(), globals),
+        BundleCommand::Sign { bundle, signing, with_root, out } => {
+            sign(&bundle, &signing, &with_root, out.as_deref(), globals)
+        }
         BundleCommand::Extract { bundle, trust, out, images } => {
             extract_images(&bundle, trust, &out, &images, globals)
         }
@@ -79,13 +81,20 @@ fn verify_all(path: &Path, trust: RequiredTrust, globals: &Globals) -> Result<()
     output::show(globals, &text, &value)
 }
 
-fn sign(path: &Path, key: &Path, out: Option<&Path>, globals: &Globals) -> Result<(), Exit> {
-    let key = SigningKey::read(key)?;
+fn sign(
+    path: &Path,
+    signing: &SignArgs,
+    with_root: &[PathBuf],
+    out: Option<&Path>,
+    globals: &Globals,
+) -> Result<(), Exit> {
+    let [key] = signer::all(signing)?.try_into().map_err(|_| Exit::usage("one --key at a time"))?;
+    let roots = trust::roots(with_root)?;
     let out = out.unwrap_or(path);
     let bar = Bar::new(globals, "verifying");
-    add_signature(path, &key, out, &mut |progress| bar.set(progress))?;
+    add_signature_and_roots(path, &*key, roots.as_ref(), out, &mut |progress| bar.set(progress))?;
     drop(bar);
-    let id = otad_bundle::Signer::key_id(&key).to_string();
+    let id = key.key_id().to_string();
     let value = json!({"bundle": path_text(out), "signed_by": id});
     output::show(globals, &format!("{}: signed by {id}\n", out.display()), &value)
 }
@@ -144,11 +153,14 @@ fn describe(summary: &Summary, standing: &Standing, style: Style) -> String {
             (style.paint(Tone::Bad, loud), ("claims to be by", keys))
         }
     };
+    let recovery = summary.manifest.recovery;
+    let recovery = recovery.map(|recovery| format!("a way back from sequences up to {}", recovery.from));
     let mut rows: Vec<Vec<String>> = [
         ("trust", verdict),
         (keys.0, keys.1.join(", ")),
         ("version", update.version.to_string()),
         ("sequence", update.sequence.to_string()),
+        ("recovery", recovery.unwrap_or_default()),
         ("compatible", printable(&update.compatible.join(", "))),
         ("description", printable(&update.description)),
         ("release", summary.release.to_string()),
@@ -226,6 +238,7 @@ fn describe_json(summary: &Summary, standing: &Standing) -> Value {
         "signed_by": keys,
         "version": update.version.to_string(),
         "sequence": update.sequence,
+        "recovery_from": summary.manifest.recovery.map(|recovery| recovery.from),
         "compatible": update.compatible,
         "description": update.description,
         "release": summary.release.to_string(),

@@ -6,14 +6,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use otad_bundle::{Chunking, Compression, Recipe, Signer, SigningKey, Source, Update, build};
+use otad_bundle::{Chunking, Compression, Recipe, Recovery, Signer, Source, Update, build};
 use otad_dbus::Code;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::key::path_text;
-use super::output;
 use super::progress::Bar;
+use super::{output, signer, trust};
 use crate::args::{ChunkingKind, Compress, CreateArgs, Globals};
 use crate::exit::Exit;
 use crate::show::human_bytes;
@@ -40,8 +40,8 @@ struct UpdateTemplate {
 
 pub(super) fn run(args: &CreateArgs, globals: &Globals) -> Result<(), Exit> {
     let recipe = recipe(args)?;
-    let keys = args.keys.iter().map(|path| SigningKey::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let signers: Vec<&dyn Signer> = keys.iter().map(|key| key as &dyn Signer).collect();
+    let keys = signer::all(&args.signing)?;
+    let signers: Vec<&dyn Signer> = keys.iter().map(|key| &**key).collect();
     let bar = Bar::new(globals, "building");
     let built = build(&recipe, &signers, &args.out, &mut |progress| bar.set(progress))?;
     drop(bar);
@@ -97,6 +97,8 @@ fn recipe(args: &CreateArgs) -> Result<Recipe, Exit> {
     let mut recipe = Recipe::new(update, images);
     recipe.extra = template.extra;
     recipe.chunking = chunking(args)?;
+    recipe.recovery = args.recovery_from.map(|from| Recovery { from });
+    recipe.roots = trust::roots(&args.with_root)?;
     recipe.compression = match args.compress {
         Compress::Zstd => args.level.map_or(Compression::DEFAULT, |level| Compression::Zstd { level }),
         Compress::Gzip => Compression::Gzip { level: args.level.unwrap_or(6) },

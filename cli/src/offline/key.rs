@@ -5,20 +5,25 @@ use std::path::Path;
 use otad_bundle::{PublicKey, Signer as _, SigningKey};
 use serde_json::json;
 
-use super::output;
+use super::{output, passphrase, signer};
 use crate::args::{Globals, KeyCommand};
 use crate::exit::Exit;
 
 pub(crate) fn run(command: KeyCommand, globals: &Globals) -> Result<(), Exit> {
     match command {
-        KeyCommand::Generate { out } => generate(&out, globals),
+        KeyCommand::Generate { out, encrypt } => generate(&out, encrypt, globals),
         KeyCommand::Id { key } => id(&key, globals),
     }
 }
 
-fn generate(out: &Path, globals: &Globals) -> Result<(), Exit> {
+fn generate(out: &Path, encrypt: bool, globals: &Globals) -> Result<(), Exit> {
     let key = SigningKey::generate();
-    let public = key.write_new(out)?;
+    let public = if encrypt {
+        let locked = passphrase::lock(&key, out)?;
+        key.write_new_as(out, &locked)?
+    } else {
+        key.write_new(out)?
+    };
     let id = key.key_id();
     let text = format!(
         "private key  {}   (mode 0600; keep it offline, with a copy)\npublic key   {}\nkey id       {id}\n",
@@ -31,9 +36,9 @@ fn generate(out: &Path, globals: &Globals) -> Result<(), Exit> {
 
 fn id(path: &Path, globals: &Globals) -> Result<(), Exit> {
     // Either half names the key. A file that is neither is reported as what people usually give: the public one.
-    let public = match SigningKey::read(path) {
-        Ok(key) => key.public_key(),
-        Err(_) => PublicKey::read(path)?,
+    let public = match PublicKey::read(path) {
+        Ok(public) => public,
+        Err(problem) => signer::read(path).map_err(|_| problem)?.public_key(),
     };
     let id = public.id().to_string();
     output::answer(globals, &format!("{id}\n"), &json!({"id": id}))

@@ -4,9 +4,16 @@
 //! found goes to standard output, progress to standard error and only to a terminal.
 
 pub(crate) mod bundle;
+pub(crate) mod channel;
 mod create;
 mod delta;
 pub(crate) mod key;
 mod output;
+#[cfg(feature = "passphrase")]
+mod passphrase;
+#[cfg(not(feature = "passphrase"))]
+#[path = "no_passphrase.rs"]
+mod passphrase;
 mod progress;
+mod signer;
 pub(crate) mod trust;

@@ -295,3 +295,182 @@ fn the_definition_is_sound() {
     }
     assert!(ok(directory.path(), "--version").out.starts_with("otactl "));
 }
+
+/// A release key is replaced, by two of two root keys, and devices with the old root take the new release.
+#[test]
+fn a_rotation_from_one_end_to_the_other() {
+    let shop = workshop();
+    let path = shop.path();
+    for name in ["s1", "s2", "bob"] {
+        ok(path, &format!("key generate --out {name} --quiet"));
+    }
+    ok(
+        path,
+        "trust init --key k.pub --root-key s1.pub --root-key s2.pub --root-threshold 2 --expires 2035-01-01 --out root.1.toml",
+    );
+    ok(path, "trust add root.1.toml --role online --key bob.pub --quiet");
+    let shown = ok(path, "trust show root.1.toml --json").json();
+    assert_eq!(shown["roles"]["root"]["threshold"], 2);
+    assert_eq!(
+        (shown["version"].as_u64(), shown["expires"].as_str()),
+        (Some(1), Some("2035-01-01T00:00:00Z"))
+    );
+
+    let old = ok(path, "key id k.pub").out;
+    let rotate =
+        format!("trust rotate root.1.toml --remove {} --add release=bob.pub --out root.2.toml", old.trim());
+    assert!(ok(path, &rotate).out.contains("draft of root 2"));
+    assert_eq!(run(path, &rotate).status, 1, "a draft is not replaced");
+    assert!(ok(path, "trust sign root.2.toml --key s1").out.contains("1 of 2"));
+    let early = run(path, "trust show root.1.toml root.2.toml");
+    assert_eq!((early.status, early.err.contains("code SIG_MISSING")), (3, true), "{}", early.err);
+    let again = run(path, "trust sign root.2.toml --key s1");
+    assert_eq!(again.status, 2, "{}", again.err);
+    ok(path, "trust sign root.2.toml --key s2");
+    let whole = ok(path, "trust show root.1.toml root.2.toml");
+    assert!(whole.out.contains("root 2 follows root 1"), "{}", whole.out);
+    let refused = run(path, "trust add root.2.toml --role release --key k.pub");
+    assert_eq!((refused.status, refused.err.contains("trust rotate")), (2, true), "{}", refused.err);
+
+    let create = CREATE.replace("--key k -o x.otab", "--key bob --with-root root.2.toml -o new.otab");
+    ok(path, &create);
+    ok(path, "bundle verify new.otab --root root.1.toml");
+    ok(path, "bundle verify new.otab --root root.2.toml");
+    let without = CREATE.replace("--key k -o x.otab", "--key bob -o without.otab");
+    ok(path, &without);
+    let unknown = run(path, "bundle verify without.otab --root root.1.toml");
+    assert!(unknown.err.contains("code SIG_UNTRUSTED"), "{}", unknown.err);
+    ok(path, "bundle sign without.otab --key s1 --with-root root.2.toml");
+    ok(path, "bundle verify without.otab --root root.1.toml");
+    let retired = run(path, "bundle verify x.otab --root root.2.toml");
+    assert!(retired.err.contains("code SIG_UNTRUSTED"), "{}", retired.err);
+}
+
+/// The private half of a key is a file that openssl reads too, and useless without its passphrase.
+#[test]
+fn keys_under_a_passphrase() {
+    let shop = workshop();
+    let path = shop.path();
+    std::fs::write(path.join("secret"), "correct horse\n").unwrap();
+    std::fs::write(path.join("wrong"), "battery staple\n").unwrap();
+    let with = |file: &str, line: &str| {
+        done(command(path, line).env("OTAD_PASSPHRASE_FILE", path.join(file)).output().unwrap())
+    };
+    let made = with("secret", "key generate --out locked --encrypt");
+    assert_eq!(made.status, 0, "{}", made.err);
+    let text = std::fs::read_to_string(path.join("locked")).unwrap();
+    assert!(text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"), "{text}");
+    let signed = with("secret", "bundle sign x.otab --key locked");
+    assert_eq!(signed.status, 0, "{}", signed.err);
+    ok(path, "bundle verify x.otab --key locked.pub");
+    let refused = with("wrong", "bundle sign x.otab --key locked -o y.otab");
+    assert_eq!((refused.status, refused.err.contains("passphrase is wrong")), (1, true), "{}", refused.err);
+    assert!(refused.err.contains("code KEY_INVALID"), "{}", refused.err);
+    assert!(!path.join("y.otab").exists());
+
+    // Both ways between this program and openssl.
+    let openssl = |words: &str| {
+        let status =
+            Command::new("openssl").args(words.split_whitespace()).current_dir(path).status().unwrap();
+        assert!(status.success(), "{words}");
+    };
+    openssl("pkey -in locked -passin file:secret -pubout -out again.pub");
+    assert_eq!(ok(path, "key id again.pub").out, ok(path, "key id locked.pub").out);
+    openssl("genpkey -algorithm ed25519 -aes256 -pass file:secret -out theirs");
+    openssl("pkey -in theirs -passin file:secret -pubout -out theirs.pub");
+    assert_eq!(with("secret", "bundle sign x.otab --key theirs").status, 0);
+    ok(path, "bundle verify x.otab --key theirs.pub");
+}
+
+/// A key that never comes near: a command signs, here openssl; what it answers is checked before it is written.
+#[test]
+fn a_command_signs() {
+    let shop = workshop();
+    let path = shop.path();
+    ok(path, "key generate --out far --quiet");
+    let sign = |command_line: &str, out: &str| {
+        let mut otactl = command(path, &format!("bundle sign x.otab --key far.pub -o {out} --sign-command"));
+        done(otactl.arg(command_line).output().unwrap())
+    };
+    // openssl wants to know the length of what it signs, so the message goes through a file.
+    let raw = "cat > message && openssl pkeyutl -sign -inkey far -rawin -in message";
+    for (command_line, out) in [(raw.to_owned(), "raw.otab"), (format!("{raw} | base64"), "base64.otab")] {
+        let signed = sign(&command_line, out);
+        assert_eq!(signed.status, 0, "{}", signed.err);
+        ok(path, &format!("bundle verify {out} --key far.pub"));
+    }
+    let told = sign(&format!("echo $OTAD_KEY_ID $OTAD_PUBLIC_KEY > told; {raw}"), "told.otab");
+    assert_eq!(told.status, 0, "{}", told.err);
+    let id = ok(path, "key id far.pub").out;
+    assert_eq!(std::fs::read_to_string(path.join("told")).unwrap(), format!("{} far.pub\n", id.trim()));
+    for (wrong, part) in [
+        ("false", "ended with"),
+        ("cat > /dev/null; echo hello", "no signature"),
+        ("cat > message; openssl pkeyutl -sign -inkey k -rawin -in message", "does not verify"),
+        ("head -c 64 /dev/zero", "does not verify"),
+    ] {
+        let refused = sign(wrong, "wrong.otab");
+        assert_eq!((refused.status, refused.err.contains(part)), (1, true), "{wrong}: {}", refused.err);
+        assert!(!path.join("wrong.otab").exists());
+    }
+}
+
+/// PKCS#11 through the same door: a key that is made in a token (SoftHSM) and never leaves it signs a bundle and a root.
+#[test]
+fn a_token_signs() {
+    let shop = workshop();
+    let path = shop.path();
+    std::fs::create_dir(path.join("tokens")).unwrap();
+    let conf = format!("directories.tokendir = {}/tokens\nobjectstore.backend = file\n", path.display());
+    std::fs::write(path.join("hsm.conf"), conf).unwrap();
+    let tool = "pkcs11-tool --module /usr/lib/softhsm/libsofthsm2.so --token-label otad";
+    let shell = |line: &str| {
+        let mut sh = Command::new("sh");
+        let made = sh.args(["-ec", line]).current_dir(path).env("SOFTHSM2_CONF", path.join("hsm.conf"));
+        let done = done(made.output().unwrap());
+        assert_eq!(done.status, 0, "{line}: {}", done.err);
+    };
+    shell("softhsm2-util --init-token --free --label otad --pin 1234 --so-pin 5678");
+    shell(&format!(
+        "{tool} --login --pin 1234 --keypairgen --key-type EC:edwards25519 --id 01 --label release"
+    ));
+    shell(&format!("{tool} --read-object --type pubkey --id 01 -o token.pub"));
+    let sign = format!(
+        "cat > message && {tool} --login --pin 1234 --sign --mechanism EDDSA --id 01 -i message -o sig >&2 && cat sig"
+    );
+    let by_token = |line: &str| {
+        let mut otactl = command(path, &format!("{line} --key token.pub --sign-command"));
+        let done = done(otactl.arg(&sign).env("SOFTHSM2_CONF", path.join("hsm.conf")).output().unwrap());
+        assert_eq!(done.status, 0, "{line}: {}", done.err);
+        done
+    };
+    by_token("bundle sign x.otab -o token.otab");
+    ok(path, "bundle verify token.otab --key token.pub");
+    ok(path, "trust rotate root.toml --add root=token.pub --out root.2.toml");
+    ok(path, "trust sign root.2.toml --key k");
+    by_token("trust sign root.2.toml");
+    ok(path, "trust show root.toml root.2.toml");
+}
+
+#[test]
+fn a_channel_document_names_the_latest_release() {
+    let shop = workshop();
+    let path = shop.path();
+    ok(path, "key generate --out online --quiet");
+    ok(path, "trust add root.toml --role online --key online.pub --quiet");
+    let create =
+        "channel create x.otab --root root.toml --counter 18 --hours 24 --key online -o channel.toml";
+    let made = ok(path, &format!("{create} --json")).json();
+    let release = ok(path, "bundle inspect x.otab --json").json()["release"].clone();
+    assert_eq!((&made["release"], made["sequence"].as_u64()), (&release, Some(42)));
+    assert_eq!(made["expires"].as_u64().unwrap() - made["issued"].as_u64().unwrap(), 24 * 3600);
+    let shown = ok(path, "channel show channel.toml --root root.toml");
+    assert!(shown.out.contains("verified") && shown.out.contains("counter = 18"), "{}", shown.out);
+    assert!(ok(path, "channel show channel.toml").out.contains("NOT checked"));
+
+    ok(path, &create.replace("--key online", "--key k").replace("channel.toml", "wrong.toml"));
+    let wrong = run(path, "channel show wrong.toml --root root.toml");
+    assert_eq!((wrong.status, wrong.err.contains("code SIG_UNTRUSTED")), (3, true), "{}", wrong.err);
+    let model = run(path, &format!("{create} --compatible other"));
+    assert_eq!((model.status, model.err.contains("acme-gateway")), (2, true), "{}", model.err);
+}

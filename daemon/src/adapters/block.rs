@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOp
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
 
@@ -15,10 +16,9 @@ use crate::aligned::{ALIGNMENT, Aligned};
 use crate::failure::{Act, Code, Failure, from_slot};
 use crate::ports::{DeviceId, SlotDevice, SlotDevices, SlotReader};
 
-/// Direct reads are made in windows of this size, so that chunks of any length and offset cost few system calls.
-const WINDOW_BYTES: usize = 1024 * 1024;
-/// The same where chunks are picked from all over a device.
-const PICKING_WINDOW_BYTES: usize = 128 * 1024;
+/// Direct reads that do not fit their memory are made in windows of this size, so that chunks of any length and offset cost few
+/// system calls.
+const WINDOW_BYTES: usize = 128 * 1024;
 /// Smallest range for which zeroing by command is worth a system call of its own, and its alignment.
 const ZERO_ALIGNMENT: u64 = 4096;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -70,7 +70,7 @@ impl SlotDevices for SystemDevices {
         let file = open(libc::O_DIRECT).or_else(|_| open(0))?;
         let metadata = file.metadata()?;
         let size = if metadata.file_type().is_block_device() { ioctl::size(&file)? } else { metadata.len() };
-        Ok((Box::new(Reader { file: Arc::new(file), window: Window::new(PICKING_WINDOW_BYTES) }), size))
+        Ok((Box::new(Reader { file: Arc::new(file), window: Window::default() }), size))
     }
 }
 
@@ -152,13 +152,15 @@ impl Device {
         Ok(())
     }
 
+    /// A device that can unmap and then reads as zeros is told to (`BLKDEV_ZERO_NOFALLBACK` in block/fops.c: it is an error
+    /// where zeros are not certain): it writes nothing, and what it is made of may be given back. `BLKZEROOUT` asks for zeros that
+    /// stay allocated, which a loop device on a tmpfs, for one, can only write.
     fn zero_aligned(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.is_block() {
-            return ioctl::zero_out(&self.file, offset, length);
-        }
-        let (start, length) = (signed(offset)?, signed(length)?);
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        Ok(fallocate(self.file.as_fd(), hole, start, length)?)
+        match fallocate(self.file.as_fd(), hole, signed(offset)?, signed(length)?) {
+            Err(Errno::EOPNOTSUPP) if self.is_block() => ioctl::zero_out(&self.file, offset, length),
+            done => Ok(done?),
+        }
     }
 }
 
@@ -195,7 +197,7 @@ impl SlotDevice for Device {
     }
 
     fn reader(&self) -> io::Result<Box<dyn SlotReader>> {
-        Ok(Box::new(Reader { file: self.bypass.clone(), window: Window::new(WINDOW_BYTES) }))
+        Ok(Box::new(Reader { file: self.bypass.clone(), window: Window::default() }))
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -243,7 +245,7 @@ impl SlotDevice for Device {
     }
 }
 
-/// Reads an open target through a window.
+/// Reads an open device, through a window unless it can read to where the bytes are wanted.
 struct Reader {
     file: Arc<File>,
     window: Window,
@@ -251,12 +253,16 @@ struct Reader {
 
 impl SlotReader for Reader {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if buffer.len().is_multiple_of(ALIGNMENT) && aligned_part(buffer, offset).len() == buffer.len() {
+            let length = read_up_to(&self.file, buffer, offset)?;
+            return if length == buffer.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset + u64::try_from(done).unwrap_or(0);
             let found = self.window.copy(at, rest);
             if found == 0 {
-                self.window.fill(&self.file, at)?;
+                self.window.fill(&self.file, at, rest.len())?;
                 if !self.window.holds(at) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -267,30 +273,48 @@ impl SlotReader for Reader {
     }
 }
 
+/// Reads until the memory is full or the device ends, and tells how much.
+fn read_up_to(device: &File, memory: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = memory.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match device.read_at(rest, offset + u64::try_from(filled).unwrap_or(0)) {
+            Ok(0) => break,
+            Ok(length) => {
+                filled += length;
+                // A short direct read ends off alignment: only at the end of the device, where nothing follows.
+                if length % ALIGNMENT != 0 {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 /// Part of the device, so that small reads do not each go to it.
+#[derive(Default)]
 struct Window {
-    memory: Aligned,
+    memory: Option<Aligned>,
     offset: u64,
     filled: usize,
 }
 
 impl Window {
-    fn new(bytes: usize) -> Self {
-        Window { memory: Aligned::new(bytes), offset: 0, filled: 0 }
+    fn end(&self) -> u64 {
+        self.offset + u64::try_from(self.filled).unwrap_or(0)
     }
 
     fn holds(&self, offset: u64) -> bool {
-        let end = self.offset + u64::try_from(self.filled).unwrap_or(0);
-        (self.offset..end).contains(&offset)
+        (self.offset..self.end()).contains(&offset)
     }
 
     /// Copies what is there from `offset` on and tells how much.
     fn copy(&self, offset: u64, into: &mut [u8]) -> usize {
-        if !self.holds(offset) {
-            return 0;
-        }
+        let Some(memory) = self.memory.as_ref().filter(|_| self.holds(offset)) else { return 0 };
         let skip = usize::try_from(offset - self.offset).unwrap_or(usize::MAX);
-        let found = self.memory.bytes().get(skip..self.filled).unwrap_or_default();
+        let found = memory.bytes().get(skip..self.filled).unwrap_or_default();
         let length = found.len().min(into.len());
         if let (Some(into), Some(found)) = (into.get_mut(..length), found.get(..length)) {
             into.copy_from_slice(found);
@@ -298,26 +322,16 @@ impl Window {
         length
     }
 
-    /// Reads the window that contains `offset`.
-    fn fill(&mut self, device: &File, offset: u64) -> io::Result<()> {
-        let alignment = ALIGNMENT as u64;
-        self.offset = offset - offset % alignment;
-        self.filled = 0;
-        while let Some(rest) = self.memory.bytes_mut().get_mut(self.filled..).filter(|rest| !rest.is_empty())
-        {
-            match device.read_at(rest, self.offset + u64::try_from(self.filled).unwrap_or(0)) {
-                Ok(0) => break,
-                Ok(length) => {
-                    self.filled += length;
-                    // A short direct read ends off alignment: only at the end of the device, where nothing follows.
-                    if length % ALIGNMENT != 0 {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    /// Reads the window that contains `offset`: whole where the one before it ended, else no more than is wanted.
+    fn fill(&mut self, device: &File, offset: u64, wanted: usize) -> io::Result<()> {
+        let within = usize::try_from(offset % ALIGNMENT as u64).unwrap_or(0);
+        let start = offset - offset % ALIGNMENT as u64;
+        let follows = self.filled > 0 && start == self.end();
+        let length = if follows { WINDOW_BYTES } else { (within + wanted).next_multiple_of(ALIGNMENT) };
+        let memory = self.memory.get_or_insert_with(|| Aligned::new(WINDOW_BYTES));
+        (self.offset, self.filled) = (start, 0);
+        let memory = memory.bytes_mut().get_mut(..length.min(WINDOW_BYTES)).unwrap_or_default();
+        self.filled = read_up_to(device, memory, start)?;
         Ok(())
     }
 }

@@ -65,6 +65,8 @@ pub struct Limits {
     pub window: Duration,
     /// Bytes that must arrive per window; and as many make a try one with progress.
     pub window_bytes: u64,
+    /// Bytes asked for at first, before it is known what is wanted.
+    pub opening: u64,
     /// Bytes asked for after a jump.
     pub first_span: u64,
     /// Bytes asked for at once after reading on for long.
@@ -97,6 +99,9 @@ impl Default for Limits {
             // 136 bytes a second: a tenth of what GPRS gives, many times what somebody who only holds a line gives.
             window: Duration::from_secs(30),
             window_bytes: 4096,
+            // What stands before the first index of a usual bundle, and before the first section of a delta. Whoever has read that
+            // says what it wants next.
+            opening: 4 * 1024,
             // One chunk of average size: after a jump, what follows is often held by another slot.
             first_span: 64 * 1024,
             // At 100 Mbit/s more than a second of data for each round trip, and the most a jump can throw away.
@@ -193,7 +198,19 @@ impl Fetch for HttpFetch {
         let reply = self.line().polling.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
         match reply.response.status() {
             StatusCode::NO_CONTENT => Ok(Answer::Nothing),
-            StatusCode::OK => Ok(Answer::Offer(offer(&json_body(reply)?, server)?)),
+            StatusCode::OK => Ok(Answer::Offer(offer(&small_body(reply)?, server)?)),
+            _ => Err(from_status(&reply).failure),
+        }
+    }
+
+    fn channel(&self, compatible: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let place =
+            self.server()?.with("/device/v1/channel", &[("compatible", compatible)]).map_err(no_url)?;
+        let reply = self.line().polling.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
+        match reply.response.status() {
+            // A server from before there were channel documents knows no such place.
+            StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::OK => small_body(reply).map(Some),
             _ => Err(from_status(&reply).failure),
         }
     }
@@ -252,7 +269,7 @@ fn offer(body: &[u8], server: &Place) -> Result<Offer, Failure> {
     Ok(Offer { release, version: wire.version, url: place.uri().to_string(), delta })
 }
 
-fn json_body(mut reply: Reply) -> Result<Vec<u8>, Failure> {
+fn small_body(mut reply: Reply) -> Result<Vec<u8>, Failure> {
     if is_html(&reply) {
         return Err(portal(&reply.place).failure);
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use otad_bundle::{Bundle, Root};
+use otad_bundle::Bundle;
 use otad_dbus::value::option;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -19,6 +19,7 @@ use crate::failure::{Code, Failure, from_bundle};
 use crate::install::prepare::Source;
 use crate::lifecycle::event::Origin;
 use crate::ports::Stop;
+use crate::trust::Keeper;
 
 /// Starts a check of the server and answers whether an install was started.
 pub type Check = Arc<dyn Fn() -> Result<bool, Failure> + Send + Sync>;
@@ -27,14 +28,14 @@ pub type Check = Arc<dyn Fn() -> Result<bool, Failure> + Send + Sync>;
 pub struct Manager {
     desk: Desk,
     compatible: String,
-    root: Result<Arc<Root>, Failure>,
+    trust: Result<Arc<Keeper>, Failure>,
     check: Check,
 }
 
 impl Manager {
     /// Makes the manager's object.
-    pub fn new(desk: Desk, compatible: String, root: Result<Arc<Root>, Failure>, check: Check) -> Self {
-        Manager { desk, compatible, root, check }
+    pub fn new(desk: Desk, compatible: String, trust: Result<Arc<Keeper>, Failure>, check: Check) -> Self {
+        Manager { desk, compatible, trust, check }
     }
 
     pub(super) fn desk(&self) -> &Desk {
@@ -133,7 +134,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<Dictionary, Failure> {
         authorize::caller(connection, &header).await?;
-        let root = self.root.clone()?;
+        let root = self.trust.clone()?.root();
         let read = move || {
             let input = pipe::open(OwnedFd::from(bundle), &Stop::default())?;
             let bundle = Bundle::open(input, &root).map_err(|error| from_bundle(&error))?;

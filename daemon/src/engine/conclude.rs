@@ -39,7 +39,8 @@ impl Engine {
         if word == outcome::COMMITTED {
             self.ports.trail.end();
             self.ports.trail.clear();
-            self.refresh_current();
+            self.refresh_current(attempt);
+            self.adopt_roots();
         }
         self.drop_stale_indexes();
         let result = match word {
@@ -105,10 +106,13 @@ impl Engine {
     }
 
     /// What runs is now known by the record: the trial's slot was remembered when it was synced.
-    fn refresh_current(&mut self) {
+    fn refresh_current(&mut self, attempt: &Attempt) {
         let held = self.booted().ok().and_then(|slot| self.record.held(&slot).cloned());
         if let Some(release) = held {
-            self.record.floor = self.record.floor.max(release.sequence);
+            // Once, when it was installed: coming back to its slot later is no second permission.
+            let lowers = release.lowers_floor && attempt.origin != Origin::OtherSlot;
+            self.record.floor =
+                if lowers { release.sequence } else { self.record.floor.max(release.sequence) };
             self.current = Current {
                 version: release.version,
                 sequence: release.sequence,

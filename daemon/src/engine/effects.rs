@@ -48,6 +48,8 @@ impl Engine {
     }
 
     fn persist(&mut self) -> Result<(), Failure> {
+        let stored = self.trust.as_ref().map_or(0, |trust| trust.stored_version());
+        self.record.root_version = self.record.root_version.max(stored);
         self.record
             .set_state(&self.state)
             .map_err(|error| Failure::new(Code::Internal, format!("cannot encode the state: {error}")))?;
@@ -91,8 +93,8 @@ impl Engine {
             return self.prepare_other_slot(worker, attempt);
         }
         let source = self.source.take().ok_or_else(lost_thread)?;
-        let root = self.root.clone()?;
-        self.tasks.start("install", Box::new(move || Message::Prepared(worker.prepare(source, &root))))
+        let trust = self.trust.clone()?;
+        self.tasks.start("install", Box::new(move || Message::Prepared(worker.prepare(source, &trust))))
     }
 
     /// Going back: by the recorded hashes where otad wrote the slot, by its confirmation where the factory did.

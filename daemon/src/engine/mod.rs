@@ -13,8 +13,6 @@ mod status;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use otad_bundle::Root;
-
 pub use requests::{Answer, Install, Request, Verdict};
 pub use status::{JobEnd, JobView, Notice, SlotView, Status};
 
@@ -30,6 +28,7 @@ use crate::lifecycle::machine::{IllegalEvent, step};
 use crate::lifecycle::record::{self, Record};
 use crate::ports::{Clock, Fetch, HealthChecks, Machine, SlotDevices, StateFs, Stop, Trail};
 use crate::trial::BootControl;
+use crate::trust::Keeper;
 
 /// The edges, shared by the engine and its tasks.
 #[derive(Clone)]
@@ -101,7 +100,7 @@ pub struct Engine {
     config: Arc<Config>,
     ports: Ports,
     boot: Arc<BootControl>,
-    root: Result<Arc<Root>, Failure>,
+    trust: Result<Arc<Keeper>, Failure>,
     tasks: Box<dyn Tasks>,
     audience: Box<dyn Audience>,
     record: Record,
@@ -167,10 +166,12 @@ impl Engine {
             Ok(_) if self.is_cancelled() => Event::Cancelled,
             Ok(written) => {
                 log::info!(
-                    "slot {} is synced: {} bytes fetched, {} written, {} taken from the running slot or a delta",
+                    "slot {} is synced: {} bytes fetched, {} written, {} not written because the slot held them, {} taken \
+                     from the running slot or a delta",
                     written.synced.name(),
                     written.fetched,
                     written.written,
+                    written.spared,
                     written.saved
                 );
                 self.synced = Some(written.synced);

@@ -67,7 +67,7 @@ impl Engine {
     }
 
     fn install(&mut self, install: Install) -> Result<u64, Failure> {
-        self.root.as_ref().map_err(Clone::clone)?;
+        self.trust.as_ref().map_err(Clone::clone)?;
         let id = self.admit(install.origin, install.reboot)?;
         self.start_job(id.job, install.stop);
         self.source = Some(install.source);

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use otad_bundle::Root;
-
 use super::{Audience, Engine, Ports, Slots, Tasks};
 use crate::config::Config;
 use crate::failure::{Code, Failure};
 use crate::install::prepare::Current;
-use crate::lifecycle::event::{Attempt, Conclusion, Effect, Reason, State};
+use crate::lifecycle::event::{Attempt, Conclusion, Effect, Reason, Stage, State};
 use crate::lifecycle::record::{self, Factory, Record};
 use crate::lifecycle::recover::{BootFacts, recover};
 use crate::ports::Machine;
 use crate::slots;
 use crate::trial::BootControl;
+use crate::trust::Keeper;
 
 impl Engine {
     /// Loads the record, finds the running slot, settles what the last stop left, and starts what follows from it.
@@ -24,7 +23,7 @@ impl Engine {
         config: Arc<Config>,
         ports: Ports,
         boot: Arc<BootControl>,
-        root: Result<Root, Failure>,
+        trust: Result<Arc<Keeper>, Failure>,
         tasks: Box<dyn Tasks>,
         audience: Box<dyn Audience>,
     ) -> Result<Engine, Failure> {
@@ -41,11 +40,14 @@ impl Engine {
             .boot_id()
             .map_err(|error| Failure::new(Code::Internal, format!("the boot id cannot be read: {error}")))?;
         let current = current(&ports, &loaded.record, slots.as_ref().ok());
-        let root_problem = root.as_ref().err().cloned().into_iter().collect();
+        let trust_problem = trust.as_ref().err().cloned().into_iter().collect();
+        if let Ok(keeper) = &trust {
+            keeper.require(loaded.record.root_version);
+        }
         let mut engine = Engine {
             state: loaded.record.state().unwrap_or(State::Idle),
             record: loaded.record,
-            root: root.map(Arc::new),
+            trust,
             config,
             ports,
             boot,
@@ -58,7 +60,7 @@ impl Engine {
             health: None,
             notices: Vec::new(),
             phase: "",
-            problems: root_problem,
+            problems: trust_problem,
             source: None,
             plan: None,
             synced: None,
@@ -66,6 +68,7 @@ impl Engine {
         engine.note_factory();
         engine.introduce();
         engine.recover();
+        engine.adopt_roots();
         engine.publish();
         Ok(engine)
     }
@@ -85,6 +88,15 @@ impl Engine {
         let (otad, model, version) =
             (env!("CARGO_PKG_VERSION"), &self.config.compatible, or_unknown(&self.current.version));
         self.ports.fetch.introduce(&format!("otad/{otad} ({model}; {version})"));
+    }
+
+    /// A system that is not on trial is one whose roots count from now on, whatever image comes later.
+    pub(super) fn adopt_roots(&self) {
+        let on_trial = matches!(self.state, State::PostUpgrade(_, Stage::Trial | Stage::RollingBack(_)));
+        let Ok(keeper) = &self.trust else { return };
+        if !on_trial && let Err(failure) = keeper.adopt_image() {
+            log::error!("{}: {failure}", failure.code);
+        }
     }
 
     /// Settles the record with this boot.

@@ -1,20 +1,25 @@
 //! Comparing what a device holds with a signed index, chunk by chunk, on every core.
 //!
 //! The one loop behind the scan of a target, the read-back after a flush and the verification of a slot before going back
-//! to it. Each byte is read once, past the page cache where the device allows that, and hashed once. Chunks of zeros
-//! are only compared with zero: that is as strict and ten times as fast.
+//! to it. Each byte is read once, past the page cache where the device allows that, and hashed once where it was read to.
+//! Chunks of zeros are only compared with zero: that is as strict and ten times as fast.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use otad_bundle::{ChunkKind, Digest};
+use otad_bundle::{ChunkKind, Digest, Hasher};
 
 use super::progress::Progress;
+use super::view::View;
 use super::{Placed, Target, stopped, walk};
 use crate::failure::{Act, Failure, from_slot};
-use crate::ports::{SlotReader, StateFs, Stop};
+use crate::ports::{StateFs, Stop};
 
 /// Lanes take turns in stripes of this length, so that the device sees rising offsets, not two distant places.
 const STRIPE_BYTES: u64 = 4 * 1024 * 1024;
+/// One more than there are cores, so that all of them hash while the device reads.
+const MORE_LANES: u64 = 1;
+/// What zeros are compared with, by the piece.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// What a check needs of the world.
 #[derive(Clone, Copy)]
@@ -44,36 +49,52 @@ impl Found<'_> {
     }
 }
 
+/// Which chunks to look at.
+#[derive(Clone, Copy)]
+pub enum Extent<'a> {
+    /// At every one.
+    All,
+    /// At these few.
+    Picked(&'a (dyn Fn(&Placed) -> bool + Sync)),
+}
+
+/// What every lane of a check has in common.
+struct Lanes<'a> {
+    check: Check<'a>,
+    target: &'a Target,
+    head: &'a [u8],
+    extent: Extent<'a>,
+    verdict: &'a (dyn Fn(&Found<'_>) -> Result<(), Failure> + Sync),
+    of: u64,
+    broken: AtomicBool,
+}
+
 impl Check<'_> {
-    /// Reads every chunk that `wanted` and tells `verdict` what was found, from several threads at once. `head` stands in
-    /// for the front of the image. Stops at the first error.
+    /// Reads chunks and tells `verdict` what was found, from several threads at once. `head` stands in for the front of the
+    /// image. Stops at the first error.
     pub fn run(
         &self,
         target: &Target,
         head: &[u8],
-        wanted: &(dyn Fn(&Placed) -> bool + Sync),
+        extent: Extent<'_>,
         verdict: &(dyn Fn(&Found<'_>) -> Result<(), Failure> + Sync),
     ) -> Result<(), Failure> {
-        let broken = AtomicBool::new(false);
-        let lane = |number: u64, of: u64| {
-            let mine = |placed: &Placed| placed.plain / STRIPE_BYTES % of == number && wanted(placed);
-            self.lane(target, head, &mine, verdict, &broken)
-                .inspect_err(|_| broken.store(true, Ordering::Relaxed))
+        let stripes = target.image.size.div_ceil(STRIPE_BYTES);
+        let of = match (self.lanes, extent) {
+            (0, _) | (_, Extent::Picked(_)) => 1,
+            (lanes, Extent::All) => u64::try_from(lanes).unwrap_or(1).saturating_add(MORE_LANES).min(stripes),
         };
-        let lanes = u64::try_from(self.lanes).unwrap_or(1).min(target.image.size.div_ceil(STRIPE_BYTES));
-        if lanes < 2 {
-            return lane(0, 1);
-        }
+        let lanes = Lanes { check: *self, target, head, extent, verdict, of, broken: AtomicBool::new(false) };
         std::thread::scope(|scope| {
-            let lane = &lane;
-            let handles: Vec<_> = (1..lanes)
+            let lanes = &lanes;
+            let handles: Vec<_> = (1..of)
                 .map(|number| {
                     std::thread::Builder::new()
                         .name("check".into())
-                        .spawn_scoped(scope, move || lane(number, lanes))
+                        .spawn_scoped(scope, move || lanes.run(number))
                 })
                 .collect();
-            let first = lane(0, lanes);
+            let first = lanes.run(0);
             handles.into_iter().fold(first, |result, handle| {
                 let other = match handle {
                     Ok(handle) => handle.join().unwrap_or_else(|_| Err(crate::threads::panicked("check"))),
@@ -83,85 +104,99 @@ impl Check<'_> {
             })
         })
     }
+}
 
-    fn lane(
-        &self,
-        target: &Target,
-        head: &[u8],
-        mine: &dyn Fn(&Placed) -> bool,
-        verdict: &(dyn Fn(&Found<'_>) -> Result<(), Failure> + Sync),
-        broken: &AtomicBool,
-    ) -> Result<(), Failure> {
+impl Lanes<'_> {
+    fn run(&self, number: u64) -> Result<(), Failure> {
+        self.look(number).inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+
+    fn look(&self, number: u64) -> Result<(), Failure> {
+        let (check, target) = (&self.check, self.target);
         let read = |error: std::io::Error| from_slot(Act::Read, &target.place, &error);
-        let mut reader = target.device.reader().map_err(read)?;
-        let (mut buffer, mut zeros) = (Vec::new(), Zeros::default());
-        for placed in walk(self.fs, &target.image)? {
+        let mut view = View::new(target.device.reader().map_err(read)?, target.device.size());
+        let mut zeros = Zeros::default();
+        for placed in walk(check.fs, &target.image)? {
             let placed = placed?;
-            if !mine(&placed) {
-                continue;
-            }
-            if self.stop.requested() {
+            let stripe = placed.plain / STRIPE_BYTES;
+            // A picked chunk says nothing about its neighbours: nothing is read ahead.
+            let ahead = match self.extent {
+                _ if stripe % self.of != number => continue,
+                Extent::Picked(wanted) if !wanted(&placed) => continue,
+                Extent::Picked(_) => 0,
+                Extent::All => ((stripe + 1) * STRIPE_BYTES).min(target.image.size),
+            };
+            if check.stop.requested() {
                 return Err(stopped());
             }
-            if broken.load(Ordering::Relaxed) {
+            if self.broken.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            read_chunk(target, &mut *reader, &placed, &mut buffer)?;
-            overlay(&placed, head, &mut buffer);
-            let sha256 = zeros.hash(&placed, &buffer);
-            verdict(&Found { placed: &placed, sha256 })?;
-            self.progress.advance(placed.chunk.plain_len.into());
+            let sha256 = self.hash(&mut view, &placed, ahead, &mut zeros).map_err(|error| {
+                from_slot(Act::Read, &format!("{} at offset {}", target.place, placed.plain), &error)
+            })?;
+            (self.verdict)(&Found { placed: &placed, sha256 })?;
+            check.progress.advance(placed.chunk.plain_len.into());
         }
         Ok(())
     }
-}
 
-/// Reads the place of a chunk from the device.
-fn read_chunk(
-    target: &Target,
-    reader: &mut dyn SlotReader,
-    placed: &Placed,
-    buffer: &mut Vec<u8>,
-) -> Result<(), Failure> {
-    let length = usize::try_from(placed.chunk.plain_len).unwrap_or(usize::MAX);
-    buffer.resize(length, 0);
-    reader.read_at(placed.plain, buffer).map_err(|error| {
-        from_slot(Act::Read, &format!("{} at offset {}", target.place, placed.plain), &error)
-    })
-}
+    /// Hashes the place of a chunk.
+    fn hash(
+        &self,
+        view: &mut View,
+        placed: &Placed,
+        ahead: u64,
+        zeros: &mut Zeros,
+    ) -> std::io::Result<Digest> {
+        if placed.chunk.kind == ChunkKind::Zero {
+            let mut zero = true;
+            self.each(view, placed, ahead, |piece| zero = zero && is_zero(piece))?;
+            if zero {
+                return Ok(zeros.hash(placed.chunk.plain_len));
+            }
+        }
+        let mut hasher = Hasher::new();
+        self.each(view, placed, ahead, |piece| hasher.update(piece))?;
+        Ok(hasher.finish())
+    }
 
-/// Puts the withheld head over the zeros that are on the device.
-fn overlay(placed: &Placed, head: &[u8], buffer: &mut [u8]) {
-    let Some(part) = usize::try_from(placed.plain).ok().and_then(|at| head.get(at..)) else { return };
-    let length = part.len().min(buffer.len());
-    if let (Some(into), Some(from)) = (buffer.get_mut(..length), part.get(..length)) {
-        into.copy_from_slice(from);
+    /// Hands on the bytes of a chunk: the withheld head, which the device does not hold yet, and the rest from the device.
+    fn each(
+        &self,
+        view: &mut View,
+        placed: &Placed,
+        ahead: u64,
+        mut take: impl FnMut(&[u8]),
+    ) -> std::io::Result<()> {
+        let (start, end) = (placed.plain, placed.plain + u64::from(placed.chunk.plain_len));
+        let within = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(self.head.len());
+        let head = self.head.get(within(start)..within(end)).unwrap_or_default();
+        if !head.is_empty() {
+            take(head);
+        }
+        view.each(start + u64::try_from(head.len()).unwrap_or(0)..end, ahead, take)
     }
 }
 
 /// Remembers the hash of the last run of zeros: nearly all chunks of zeros have the same length.
 #[derive(Default)]
-struct Zeros(Option<(usize, Digest)>);
+struct Zeros(Option<(u32, Digest)>);
 
 impl Zeros {
-    fn hash(&mut self, placed: &Placed, bytes: &[u8]) -> Digest {
-        if placed.chunk.kind != ChunkKind::Zero || !is_zero(bytes) {
-            return Digest::of(bytes);
-        }
+    fn hash(&mut self, length: u32) -> Digest {
         match self.0 {
-            Some((length, hash)) if length == bytes.len() => hash,
+            Some((known, hash)) if known == length => hash,
             Some(_) | None => {
-                let hash = Digest::of(bytes);
-                self.0 = Some((bytes.len(), hash));
+                let hash = Digest::of(&vec![0; usize::try_from(length).unwrap_or(0)]);
+                self.0 = Some((length, hash));
                 hash
             }
         }
     }
 }
 
-/// Whether all bytes are zero, many at a time.
+/// Whether all bytes are zero; comparing pieces is what the C library does fastest.
 fn is_zero(bytes: &[u8]) -> bool {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
+    bytes.chunks(ZEROS.len()).all(|piece| ZEROS.get(..piece.len()) == Some(piece))
 }

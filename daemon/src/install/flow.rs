@@ -1,64 +1,49 @@
 //! The flow of chunks from the sources to the writer: fetch, then decode and hash on every core, then write in order.
 //!
-//! Three plain functions over one [`Parcel`], run by threads or, for the simulator, one after the other in a loop. Threads
-//! are tied together by a fixed number of parcels that go round: whoever fetches takes an empty one and waits when there is
-//! none. That bounds the memory, whatever the image, and nothing is allocated per chunk.
+//! Three plain functions over one [`Batch`], run by threads or, for the simulator, one after the other in a loop. Threads
+//! are tied together by a fixed number of batches that go round: whoever fetches takes an empty one and waits when there is
+//! none. That bounds the memory, whatever the image.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use otad_bundle::{ChunkKind, Chunking, Decoder, Image, MAX_CHUNK_BYTES};
+use otad_bundle::{ChunkKind, Decoder, Image};
 
+use super::batch::{self, Batch};
 use super::progress::Progress;
-use super::sources::{Form, Sources};
+use super::sources::Sources;
 use super::{Placed, stopped};
-use crate::failure::{Code, Failure, from_bundle};
+use crate::failure::{Code, Failure};
 use crate::ports::Stop;
 use crate::threads;
 
-/// What the parcels of one image may hold together: plain and stored bytes of the largest chunks.
-const PARCELS_BYTES: usize = 4 * 1024 * 1024;
-/// Parcels beyond this many only wait.
-const MOST_PARCELS: usize = 16;
+/// What the batches of one image may hold together, plain and stored, where cores and chunks allow it.
+const BATCHES_BYTES: usize = 4 * 1024 * 1024;
+/// Batches beyond those that are decoded: one is filled, one is written, one waits.
+const MORE_BATCHES: usize = 3;
 
-/// A chunk on its way.
-pub struct Parcel {
-    placed: Placed,
-    form: Form,
-    /// What the source gave.
-    stored: Vec<u8>,
-    /// What is written.
-    plain: Vec<u8>,
-}
+/// Zeros that are one load: a device that has to write them is busy for a second at most before somebody looks again
+/// whether the install still moves, or should stop.
+const ZEROS_BYTES: u64 = 16 * 1024 * 1024;
 
-impl Parcel {
-    fn empty(placed: Placed) -> Self {
-        Parcel { placed, form: Form::Stored, stored: Vec::new(), plain: Vec::new() }
-    }
-
-    /// Verifies and decodes, unless the source gave verified plain bytes.
-    fn decode(&mut self, role: &str, decoder: &mut Decoder) -> Result<(), Failure> {
-        match self.form {
-            Form::Plain => Ok(()),
-            Form::Stored => {
-                decoder.decode(&self.placed.chunk, &self.stored, &mut self.plain).map_err(|error| {
-                    let failure = from_bundle(&error);
-                    let at = self.placed.plain;
-                    Failure::new(failure.code, format!("{role} at offset {at}: {}", failure.message))
-                })
-            }
-        }
-    }
+/// What the writer does next.
+enum Load {
+    /// Chunks to write.
+    Chunks(Batch),
+    /// A part of the image that is zeros.
+    Zeros(Range<u64>),
 }
 
 /// Where decoded chunks go, in the order of the image.
 pub trait Sink {
-    /// Takes the plain bytes of a chunk.
-    fn put(&mut self, placed: &Placed, plain: &[u8]) -> Result<(), Failure>;
-    /// Takes a chunk of zeros.
-    fn zero(&mut self, placed: &Placed) -> Result<(), Failure>;
+    /// Takes plain bytes; may change the batch.
+    fn put(&mut self, batch: &mut Batch) -> Result<(), Failure>;
+    /// Takes a part of the image that is zeros.
+    fn zero(&mut self, range: Range<u64>) -> Result<(), Failure>;
 }
 
 /// One image on its way.
@@ -71,12 +56,12 @@ pub struct Flow<'a> {
     pub lanes: usize,
     /// Is told what was fetched.
     pub progress: &'a Progress,
-    /// Whether somebody asked to stop; looked at before every chunk is written.
+    /// Whether somebody asked to stop; looked at before anything is written.
     pub stop: &'a Stop,
 }
 
-/// A parcel and its place in the order of the image, or why there is none.
-type Turn = (u64, Result<Parcel, Failure>);
+/// A load and its place in the order of the image, or why there is none.
+type Turn = (u64, Result<Load, Failure>);
 
 impl Flow<'_> {
     /// Moves chunks from the sources to the sink.
@@ -86,51 +71,48 @@ impl Flow<'_> {
         sources: &mut Sources,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
-        if self.lanes == 0 { self.inline(chunks, sources, sink) } else { self.threads(chunks, sources, sink) }
+        let loader = Loader { flow: self, chunks: chunks.peekable(), sources, late: None };
+        if self.lanes == 0 { self.inline(loader, sink) } else { self.threads(loader, sink) }
     }
 
     fn inline(
         &self,
-        chunks: impl Iterator<Item = Result<Placed, Failure>>,
-        sources: &mut Sources,
+        mut loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>>>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
         let mut decoder = decoder()?;
-        let mut parcel = None;
-        for placed in chunks {
-            let placed = placed?;
-            let parcel = parcel.get_or_insert_with(|| Parcel::empty(placed));
-            self.fetch(parcel, placed, sources)?;
-            parcel.decode(&self.image.role, &mut decoder)?;
-            self.write(parcel, sink)?;
+        let mut batch = Some(Batch::new(batch::room(self.image)));
+        while let Some(load) = loader.next(|| batch.take())? {
+            let load = self.decode(load, &mut decoder)?;
+            batch = self.write(load, sink)?.or(batch);
         }
         Ok(())
     }
 
     fn threads(
         &self,
-        chunks: impl Iterator<Item = Result<Placed, Failure>> + Send,
-        sources: &mut Sources,
+        loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>> + Send>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
-        let parcels = self.parcels();
-        // Every channel has room for all parcels: nobody ever waits to hand one on, so nobody waits in a circle.
-        let (give_back, empty) = sync_channel(parcels);
-        let (fetched, to_decode) = sync_channel(parcels);
-        let (decoded, to_write) = sync_channel(parcels);
-        let to_decode = Mutex::new(to_decode);
+        let batches = self.batches();
+        // Every channel has room for all batches. Zeros may have to wait, but only for the writer, who waits for nobody: so nobody
+        // waits in a circle. Each end belongs to those who use it alone: who waits for somebody who has ended is woken.
+        let (give_back, empty) = sync_channel(batches);
+        let (fetched, to_decode) = sync_channel(batches);
+        let (decoded, to_write) = sync_channel(batches);
+        let to_decode = Arc::new(Mutex::new(to_decode));
         let mut decoders = (0..self.lanes).map(|_| decoder()).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
             let mut workers = Vec::new();
             let mut started = Ok(());
             for decoder in decoders.drain(..) {
-                let (to_decode, decoded) = (&to_decode, decoded.clone());
-                let work = move || self.decode_all(decoder, to_decode, &decoded);
+                let (to_decode, decoded) = (to_decode.clone(), decoded.clone());
+                let work = move || self.decode_all(decoder, &to_decode, &decoded);
                 started =
                     started.and_then(|()| start(scope, "decode", work).map(|handle| workers.push(handle)));
             }
-            drop(decoded);
-            let fetch = move || self.fetch_all(chunks, sources, parcels, &empty, &fetched);
+            drop((to_decode, decoded));
+            let fetch = move || self.fetch_all(loader, batches, &empty, &fetched);
             started = started.and_then(|()| start(scope, "fetch", fetch).map(|handle| workers.push(handle)));
             // When something could not be started its ends of the channels are gone, and everybody else ends.
             let written = self.write_all(&to_write, &give_back, sink);
@@ -140,109 +122,155 @@ impl Flow<'_> {
         })
     }
 
-    /// Gets the bytes from the cheapest source that has them.
-    fn fetch(&self, parcel: &mut Parcel, placed: Placed, sources: &mut Sources) -> Result<(), Failure> {
-        parcel.placed = placed;
-        // Of a chunk of zeros nothing is stored, and nothing has to be decoded.
-        parcel.form = Form::Plain;
-        if placed.chunk.kind != ChunkKind::Zero {
-            parcel.form = sources.fetch(self.number, &placed, &mut parcel.stored, &mut parcel.plain)?;
-        }
-        self.progress.fetched(sources.fetched());
-        Ok(())
-    }
-
-    /// How many parcels go round: enough to keep everybody busy, as few as the largest chunks allow.
-    fn parcels(&self) -> usize {
-        let largest = match self.image.chunking {
-            Chunking::Fixed { size } => size,
-            Chunking::FastCdc { max, .. } => max,
-        };
-        let largest = usize::try_from(largest.min(MAX_CHUNK_BYTES)).unwrap_or(PARCELS_BYTES);
-        (PARCELS_BYTES / (2 * largest.max(1))).clamp(self.lanes + 1, MOST_PARCELS)
+    /// How many batches go round: enough to keep everybody busy, as few as memory allows.
+    fn batches(&self) -> usize {
+        let most = BATCHES_BYTES / (2 * batch::room(self.image));
+        most.clamp(self.lanes + 1, self.lanes + MORE_BATCHES)
     }
 
     fn fetch_all(
         &self,
-        chunks: impl Iterator<Item = Result<Placed, Failure>>,
-        sources: &mut Sources,
-        parcels: usize,
-        empty: &Receiver<Parcel>,
-        fetched: &SyncSender<(u64, Parcel)>,
+        mut loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>>>,
+        batches: usize,
+        empty: &Receiver<Batch>,
+        fetched: &SyncSender<(u64, Load)>,
     ) -> Result<(), Failure> {
         let mut made = 0;
-        for (turn, placed) in (0..).zip(chunks) {
-            let placed = placed?;
-            let mut parcel = if made < parcels {
+        let mut spare = || {
+            if made < batches {
                 made += 1;
-                Parcel::empty(placed)
-            } else {
-                // Nobody gives back any more: the writer has ended and says why.
-                let Ok(parcel) = empty.recv() else { return Ok(()) };
-                parcel
-            };
-            self.fetch(&mut parcel, placed, sources)?;
-            if fetched.send((turn, parcel)).is_err() {
-                return Ok(());
+                return Some(Batch::new(batch::room(self.image)));
+            }
+            // Nobody gives back any more: the writer has ended and says why.
+            empty.recv().ok()
+        };
+        for turn in 0.. {
+            let Some(load) = loader.next(&mut spare)? else { break };
+            if fetched.send((turn, load)).is_err() {
+                break;
             }
         }
         Ok(())
     }
 
-    /// Hands its errors on to the writer: that ends everybody, also those who wait for this very chunk.
+    /// Hands its errors on to the writer: that ends everybody, also those who wait for this very batch.
     fn decode_all(
         &self,
         mut decoder: Decoder,
-        to_decode: &Mutex<Receiver<(u64, Parcel)>>,
+        to_decode: &Mutex<Receiver<(u64, Load)>>,
         decoded: &SyncSender<Turn>,
     ) -> Result<(), Failure> {
         loop {
             let next = to_decode.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok((turn, mut parcel)) = next else { return Ok(()) };
-            let parcel = parcel.decode(&self.image.role, &mut decoder).map(|()| parcel);
-            if decoded.send((turn, parcel)).is_err() {
+            let Ok((turn, load)) = next else { return Ok(()) };
+            if decoded.send((turn, self.decode(load, &mut decoder))).is_err() {
                 return Ok(());
             }
         }
+    }
+
+    fn decode(&self, mut load: Load, decoder: &mut Decoder) -> Result<Load, Failure> {
+        if let Load::Chunks(batch) = &mut load {
+            batch.decode(&self.image.role, decoder)?;
+        }
+        Ok(load)
     }
 
     /// Puts what arrives in any order into the order of the image.
     fn write_all(
         &self,
         to_write: &Receiver<Turn>,
-        give_back: &SyncSender<Parcel>,
+        give_back: &SyncSender<Batch>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
         let mut turn = 0;
-        // What came too early, by how much; never longer than there are parcels.
-        let mut early: VecDeque<Option<Parcel>> = VecDeque::new();
-        while let Ok((number, parcel)) = to_write.recv() {
+        // What came too early, by how much: batches are few, and runs of zeros lie between them.
+        let mut early: VecDeque<Option<Load>> = VecDeque::new();
+        while let Ok((number, load)) = to_write.recv() {
             let ahead = usize::try_from(number - turn).unwrap_or(usize::MAX);
             if early.len() <= ahead {
                 early.resize_with(ahead + 1, || None);
             }
             if let Some(place) = early.get_mut(ahead) {
-                *place = Some(parcel?);
+                *place = Some(load?);
             }
-            while let Some(parcel) = early.front_mut().and_then(Option::take) {
+            while let Some(load) = early.front_mut().and_then(Option::take) {
                 early.pop_front();
                 turn += 1;
-                self.write(&parcel, sink)?;
-                // Nobody takes it once everything has been fetched.
-                let _ = give_back.send(parcel);
+                if let Some(batch) = self.write(load, sink)? {
+                    // Nobody takes it once everything has been fetched.
+                    let _ = give_back.send(batch);
+                }
             }
         }
         Ok(())
     }
 
-    fn write(&self, parcel: &Parcel, sink: &mut dyn Sink) -> Result<(), Failure> {
+    /// Gives the batch back, if it was one.
+    fn write(&self, load: Load, sink: &mut dyn Sink) -> Result<Option<Batch>, Failure> {
         if self.stop.requested() {
             return Err(stopped());
         }
-        match parcel.placed.chunk.kind {
-            ChunkKind::Zero => sink.zero(&parcel.placed),
-            ChunkKind::Stored | ChunkKind::Gzip | ChunkKind::Zstd => sink.put(&parcel.placed, &parcel.plain),
+        match load {
+            Load::Zeros(range) => sink.zero(range).map(|()| None),
+            Load::Chunks(mut batch) => sink.put(&mut batch).map(|()| Some(batch)),
         }
+    }
+}
+
+/// Turns chunks into loads.
+struct Loader<'a, I: Iterator<Item = Result<Placed, Failure>>> {
+    flow: &'a Flow<'a>,
+    chunks: Peekable<I>,
+    sources: &'a mut Sources,
+    /// Why there is nothing more; what was fetched before is written all the same, and need not be fetched again.
+    late: Option<Failure>,
+}
+
+impl<I: Iterator<Item = Result<Placed, Failure>>> Loader<'_, I> {
+    /// The next load; `None` at the end, or when there is no batch any more.
+    fn next(&mut self, mut spare: impl FnMut() -> Option<Batch>) -> Result<Option<Load>, Failure> {
+        if let Some(failure) = self.late.take() {
+            return Err(failure);
+        }
+        let first = match self.chunks.peek() {
+            Some(Ok(first)) => *first,
+            Some(Err(_)) => return self.chunks.next().map_or(Ok(None), |next| next.map(|_| None)),
+            None => return Ok(None),
+        };
+        if first.chunk.kind == ChunkKind::Zero {
+            return Ok(Some(Load::Zeros(self.zeros(first.plain))));
+        }
+        let Some(mut batch) = spare() else { return Ok(None) };
+        batch.begin(first.plain);
+        let belongs = |batch: &Batch, next: &Result<Placed, Failure>| {
+            next.as_ref().is_ok_and(|placed| placed.chunk.kind != ChunkKind::Zero && batch.fits(placed))
+        };
+        while let Some(Ok(placed)) = self.chunks.next_if(|next| belongs(&batch, next)) {
+            if let Err(failure) = batch.fetch(self.flow.number, placed, self.sources) {
+                if batch.plain().is_empty() {
+                    return Err(failure);
+                }
+                self.late = Some(failure);
+                break;
+            }
+            self.flow.progress.fetched(self.sources.fetched());
+        }
+        Ok(Some(Load::Chunks(batch)))
+    }
+
+    /// Takes the run of zeros that begins here. Of a chunk of zeros nothing is stored, and nothing has to be decoded.
+    fn zeros(&mut self, start: u64) -> Range<u64> {
+        let mut end = start;
+        let follows = |next: &Result<Placed, Failure>, end: u64| {
+            next.as_ref().is_ok_and(|placed| placed.chunk.kind == ChunkKind::Zero && placed.plain == end)
+        };
+        while end - start < ZEROS_BYTES
+            && let Some(Ok(placed)) = self.chunks.next_if(|next| follows(next, end))
+        {
+            end += u64::from(placed.chunk.plain_len);
+        }
+        start..end
     }
 }
 

@@ -19,6 +19,7 @@
 //!
 //! Steps 1 to 7 are here; 8 to 10 are effects of the lifecycle.
 
+pub mod batch;
 pub mod check;
 pub mod flow;
 pub mod kept;
@@ -27,6 +28,7 @@ pub mod prepare;
 pub mod progress;
 pub mod readback;
 pub mod sources;
+pub mod view;
 pub mod worker;
 pub mod writer;
 

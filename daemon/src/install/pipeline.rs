@@ -2,22 +2,27 @@
 //!
 //! # What happens to each byte
 //! A chunk that the scan found on the target is skipped: its bytes are neither fetched nor written. Of any other chunk
-//! the stored bytes are read once into a reused buffer and hashed (a decoder sees nothing else), decoded once into a second
-//! one and hashed (nothing else is written), copied once into the writer's batch, written once, past the page cache where
-//! the device allows it, and after the flush read back once, past the cache too, and hashed. Runs of zeros are never
-//! fetched, decoded or hashed; the device is told to read as zeros, and what it then returns is compared with zero.
+//! the stored bytes are read once into a batch that goes round and hashed (a decoder sees nothing else), decoded once to where
+//! they are written from and hashed (nothing else is written), written once, past the page cache where the device allows
+//! it, and after the flush read back once, past the cache too, and hashed where they were read to. Copied is only the part of
+//! a page with which a batch ends, so that it is written with the rest of the page. Where most chunks were found on the target,
+//! what lies in the place of the others is read before it is overwritten, and blocks of 4 KiB that are right already stay.
+//! Runs of zeros are never fetched, decoded or hashed; the device is told to forget the range or to read as zeros, and what
+//! it then returns is compared with zero.
 //!
-//! Reading, decoding with its two hashes, and writing overlap on all cores ([`super::flow`]), and so does the read-back
-//! ([`super::check`]). The read-back follows the flush and cannot overlap with writing: before the flush it would prove
-//! nothing. Memory: 4 MiB of chunks under way, a batch of 1 MiB, and 1 MiB for each reader, whatever the image.
+//! Reading, decoding with its two hashes, and writing overlap on all cores ([`super::flow`]), and so do reading back and
+//! hashing ([`super::check`]). The read-back follows the flush of everything and does not overlap with writing: before the
+//! flush it would prove nothing, and before the last write it would not see a device that stores one address in the place of
+//! another. Memory: about 4 MiB of batches under way, or 512 KiB for each reader, whatever the image.
 
 use super::flow::Flow;
 use super::prepare::{Context, Plan};
 use super::progress::Phase;
 use super::readback::{self, SyncedSlot};
 use super::sources::Sources;
-use super::writer::Writer;
-use super::{Placed, Target, kept, stopped, walk};
+use super::view::View;
+use super::writer::{Tally, Writer};
+use super::{Held, Placed, Target, kept, stopped, walk};
 use crate::config::SlotName;
 use crate::failure::{Act, Failure, from_slot};
 use crate::trial::BootControl;
@@ -31,8 +36,10 @@ pub struct Written {
     pub fetched: u64,
     /// Plain bytes that another slot had.
     pub saved: u64,
-    /// Bytes written to the slot, heads included.
+    /// Bytes written to the slot, heads and runs of zeros included.
     pub written: u64,
+    /// Bytes of the release that were not written because the slot held them.
+    pub spared: u64,
 }
 
 /// Writes the plan to the target and proves it.
@@ -52,14 +59,15 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
     let total = targets.iter().map(|target| target.image.size).sum();
     progress.begin(Phase::Writing, total);
     let mut heads = Vec::with_capacity(targets.len());
-    let mut written = 0;
+    let mut tally = Tally::default();
     for (number, target) in targets.iter_mut().enumerate() {
         if target.held.is_empty() {
             // A pipe brings the index of a later image only now.
             kept::read(fs, number, &target.image, &mut sources.bundle)?;
         }
-        let (head, bytes) = write_body(context, number, target, &mut sources)?;
-        written += bytes + target.head();
+        let (head, body) = write_body(context, number, target, &mut sources)?;
+        tally.written += body.written + target.head();
+        tally.spared += body.spared;
         heads.push(head);
     }
     sources.bundle.finish()?;
@@ -74,7 +82,8 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
         readback::bodies(context.check(), target, head)?;
     }
     let synced = write_heads(slot, &mut targets, &heads).inspect_err(|_| take_heads_back(&mut targets))?;
-    Ok(Written { synced, fetched: sources.fetched(), saved: sources.saved, written })
+    let Tally { written, spared } = tally;
+    Ok(Written { synced, fetched: sources.fetched(), saved: sources.saved, written, spared })
 }
 
 /// Makes the image unloadable by anybody until its head comes back (fault matrix, rule 2). The front page goes first: a
@@ -92,20 +101,21 @@ fn flush(target: &mut Target) -> Result<(), Failure> {
     target.device.flush().map_err(|error| from_slot(Act::Flush, &target.place, &error))
 }
 
-/// Brings every chunk that the target lacks; returns the withheld head and the bytes that were written.
+/// Brings every chunk that the target lacks; returns the withheld head and what was written and what not.
 fn write_body(
     context: &Context<'_>,
     number: usize,
     target: &mut Target,
     sources: &mut Sources,
-) -> Result<(Vec<u8>, u64), Failure> {
+) -> Result<(Vec<u8>, Tally), Failure> {
     let (progress, stop) = (context.progress, context.stop);
     let (image, head) = (target.image.clone(), target.head());
     let held = std::mem::take(&mut target.held);
     // What the scan found within the head is gone since: the head was zeroed.
     let still_there = |placed: &Placed| placed.plain >= head && held.get(placed.number);
     let is_missing = |placed: &Result<Placed, Failure>| !placed.as_ref().is_ok_and(&still_there);
-    sources.expect(number, walk(context.fs, &image)?.filter(is_missing))?;
+    sources.expect(number, || Ok(walk(context.fs, &image)?.filter(is_missing)))?;
+    let mut spared = 0;
     let missing = walk(context.fs, &image)?.filter_map(|placed| {
         if stop.requested() {
             return Some(Err(stopped()));
@@ -113,18 +123,31 @@ fn write_body(
         match placed {
             Ok(placed) if still_there(&placed) => {
                 progress.advance(placed.chunk.plain_len.into());
+                spared += u64::from(placed.chunk.plain_len);
                 None
             }
             other => Some(other),
         }
     });
-    let mut writer = Writer::new(target, progress);
+    let before = before(target, &held)?;
+    let mut writer = Writer::new(target, before, progress);
     Flow { number, image: &image, lanes: context.lanes, progress, stop }.run(
         missing,
         sources,
         &mut writer,
     )?;
-    writer.finish()
+    let (head, tally) = writer.finish()?;
+    Ok((head, Tally { spared: tally.spared + spared, ..tally }))
+}
+
+/// A view of what the target holds, where most chunks are there already: then those that are not have blocks that are, and few
+/// bytes have to be read to spare them. A target that holds something else is not read again for nothing.
+fn before(target: &Target, held: &Held) -> Result<Option<View>, Failure> {
+    if 2 * held.count() < target.chunks() {
+        return Ok(None);
+    }
+    let reader = target.device.reader().map_err(|error| from_slot(Act::Read, &target.place, &error))?;
+    Ok(Some(View::new(reader, target.device.size())))
 }
 
 /// Whether the boot loader itself loads this image, by its role.

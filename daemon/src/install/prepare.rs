@@ -3,7 +3,7 @@
 //! The signature comes before the manifest is parsed, the manifest before the index is read, and all of it before the
 //! target is disarmed. What is refused here leaves the other slot as bootable as it was.
 
-use otad_bundle::{Bundle, Image, Input, Manifest, Root};
+use otad_bundle::{Bundle, Image, Input, Manifest};
 
 use super::check::Check;
 use super::progress::{Phase, Progress};
@@ -13,13 +13,15 @@ use super::sources::bundle::BundleSource;
 use super::sources::delta::DeltaSource;
 use super::sources::running::Finder;
 use super::sources::target::{self, Depth};
-use super::sources::{ChunkSource, Sources};
+use super::sources::{ChunkSource, Price, Sources};
 use super::{Held, Target, kept};
 use crate::config::{Config, Slot};
 use crate::failure::{self, Code, Failure, from_bundle};
 use crate::lifecycle::event::Release;
 use crate::ports::{Fetch, Machine, SlotDevices, StateFs, Stop};
 use crate::slots;
+use crate::trust::Keeper;
+use crate::trust::sequence::{self, Recoverer, Way};
 
 /// Left free in the data directory for the record and the log of a trial.
 const SPARE_BYTES: u64 = 256 * 1024;
@@ -107,7 +109,7 @@ pub struct Plan {
 pub fn prepare(
     context: &Context<'_>,
     source: Source,
-    root: &Root,
+    trust: &Keeper,
     fetch: &dyn Fetch,
 ) -> Result<Prepared, Failure> {
     context.progress.begin(Phase::Verifying, 0);
@@ -116,14 +118,17 @@ pub fn prepare(
         Source::Url { url, delta } => (fetch.open(&url, context.stop)?, Link::Network { delta }),
     };
     let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
-    let bundle = Bundle::open(input, root).map_err(|error| from_bundle(&error))?;
+    let bundle = Bundle::open(input, &trust.root()).map_err(|error| from_bundle(&error))?;
+    trust.accept(bundle.new_roots())?;
+    trust.refuse_expired(trust.earliest())?;
     check_length(bundle.input_length(), bundle.total_size())?;
-    let release = release(bundle.manifest(), bundle.release());
+    let mut release = release(bundle.manifest(), bundle.release());
     context.progress.version(&release.version);
     if context.current.release == Some(release.digest) {
         return Ok(Prepared::AlreadyInstalled);
     }
     check_update(context, bundle.manifest())?;
+    release.lowers_floor = check_sequence(context, &bundle)? == Way::Back;
     let mut targets = claim(context, &release)?;
     check_space(context, &release)?;
     let mut source = BundleSource::new(bundle);
@@ -137,11 +142,11 @@ pub fn prepare(
     match SyncedSlot::held(&context.target.name, &targets) {
         Some(synced) => Ok(Prepared::AlreadyHeld(Some(release), synced)),
         None => {
-            let cheaper = match link {
-                Link::Local => Vec::new(),
-                Link::Network { .. } => cheaper(context, &release, delta)?,
+            let (cheaper, price) = match link {
+                Link::Local => (Vec::new(), Price::Free),
+                Link::Network { .. } => (cheaper(context, &release, delta)?, Price::Paid),
             };
-            let sources = Sources { cheaper, bundle: source, saved: 0 };
+            let sources = Sources::new(cheaper, source, price);
             Ok(Prepared::ToWrite(Box::new(Plan { release, sources, targets })))
         }
     }
@@ -222,6 +227,7 @@ fn release(manifest: &Manifest, digest: otad_bundle::Digest) -> Release {
         version: manifest.update.version.to_string(),
         sequence: manifest.update.sequence,
         images: manifest.images.clone(),
+        lowers_floor: false,
     }
 }
 
@@ -251,17 +257,6 @@ fn check_update(context: &Context<'_>, manifest: &Manifest) -> Result<(), Failur
             format!("the bundle is for {wanted}; this device is {device}"),
         ));
     }
-    let (new, current, floor) = (update.sequence, context.current.sequence, context.current.floor);
-    if new < current.max(floor) {
-        let (from, to) = (&context.current.version, &update.version);
-        let what = format!(
-            "sequence {new} (version {to}) is too low: {current} runs (version {from}), {floor} was committed here before"
-        );
-        return Err(Failure::new(
-            Code::Downgrade,
-            format!("{what}; build the older content with a higher sequence"),
-        ));
-    }
     let missing =
         context.target.images.keys().find(|role| !manifest.images.iter().any(|image| image.role == **role));
     if let Some(role) = missing {
@@ -273,6 +268,13 @@ fn check_update(context: &Context<'_>, manifest: &Manifest) -> Result<(), Failur
         ));
     }
     Ok(())
+}
+
+fn check_sequence<I: Input>(context: &Context<'_>, bundle: &Bundle<I>) -> Result<Way, Failure> {
+    let manifest = bundle.manifest();
+    let recoverer = if bundle.recoverers().is_empty() { Recoverer::Absent } else { Recoverer::Signed };
+    let update = (manifest.update.sequence, manifest.update.version.to_string());
+    sequence::judge((update.0, &update.1), manifest.recovery, recoverer, context.current)
 }
 
 /// Opens every device of the target exclusively and checks that the images fit.

@@ -1,7 +1,7 @@
 //! Proof that the device holds what was signed, read from the device and not from memory.
 
 use super::Target;
-use super::check::{Check, Found};
+use super::check::{Check, Extent, Found};
 use crate::config::SlotName;
 use crate::failure::{Act, Code, Failure, from_slot};
 
@@ -39,7 +39,7 @@ impl SyncedSlot {
 /// Compares the whole body of a target with the signed hashes; `head` stands in for what is not written yet.
 pub fn bodies(check: Check<'_>, target: &mut Target, head: &[u8]) -> Result<(), Failure> {
     target.device.drop_caches().map_err(|error| from_slot(Act::Read, &target.place, &error))?;
-    check.run(target, head, &|_| true, &|found| {
+    check.run(target, head, Extent::All, &|found| {
         if found.is_right() { Ok(()) } else { Err(differs(target, found)) }
     })
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use otad_bundle::Root;
-
 use super::pipeline::{self, Written};
 use super::prepare::{self, Context, Current, Plan, Prepared, Source};
 use super::progress::{Phase, Progress};
@@ -13,6 +11,7 @@ use crate::failure::Failure;
 use crate::lifecycle::event::Release;
 use crate::ports::Stop;
 use crate::trial::BootControl;
+use crate::trust::Keeper;
 
 /// One install's world, shared by its stages.
 #[derive(Clone)]
@@ -53,8 +52,8 @@ impl Worker {
     }
 
     /// Opens, verifies, checks and scans.
-    pub fn prepare(&self, source: Source, root: &Root) -> Result<Prepared, Failure> {
-        let prepared = prepare::prepare(&self.context(), source, root, &*self.ports.fetch)?;
+    pub fn prepare(&self, source: Source, trust: &Keeper) -> Result<Prepared, Failure> {
+        let prepared = prepare::prepare(&self.context(), source, trust, &*self.ports.fetch)?;
         if let Prepared::AlreadyHeld(..) = &prepared {
             self.pre_run()?;
         }

@@ -17,6 +17,9 @@ pub struct Release {
     pub sequence: u64,
     /// Its images, as the manifest says.
     pub images: Vec<Image>,
+    /// It leads back below the floor, as the recovery role wants; committing its install lowers the floor to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lowers_floor: bool,
 }
 
 /// Where the bytes of an attempt come from.

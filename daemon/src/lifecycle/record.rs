@@ -46,9 +46,13 @@ pub struct Record {
     /// What slots held by the record before they were last written.
     #[serde(default)]
     pub replaced: BTreeMap<SlotName, Factory>,
-    /// The highest sequence that was ever committed: the anti-rollback floor. Going back to a slot that is there leaves it.
+    /// The highest sequence that was ever committed: the anti-rollback floor. Going back to a slot that is there leaves it; only a
+    /// release that the recovery role signed for that lowers it.
     #[serde(default)]
     pub floor: u64,
+    /// The newest root of trust that was ever stored: nothing is believed by an older one, even if the roots are lost.
+    #[serde(default)]
+    pub root_version: u64,
     /// Number of the next job.
     #[serde(default)]
     pub next_job: u64,

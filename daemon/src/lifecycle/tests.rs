@@ -8,7 +8,13 @@ use crate::failure::Code;
 use otad_bundle::Digest;
 
 fn release() -> Release {
-    Release { digest: Digest([2; 32]), version: "2.0.0".into(), sequence: 2, images: Vec::new() }
+    Release {
+        digest: Digest([2; 32]),
+        version: "2.0.0".into(),
+        sequence: 2,
+        images: Vec::new(),
+        lowers_floor: false,
+    }
 }
 
 fn attempt() -> Attempt {

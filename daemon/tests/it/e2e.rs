@@ -4,5 +4,6 @@ mod bus;
 mod faults;
 mod memory;
 mod refusals;
+mod rotation;
 pub(crate) mod shelf;
 mod updates;

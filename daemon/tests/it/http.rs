@@ -7,6 +7,7 @@ mod refusals;
 mod scattered;
 mod script;
 mod slow_line;
+mod sparing;
 mod transfers;
 
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ fn quick() -> Limits {
         busy_wait: Duration::from_millis(1500),
         window: Duration::from_secs(2),
         window_bytes: 512,
+        opening: 8 * 1024,
         first_span: 8 * 1024,
         longest_span: 64 * 1024,
         skip: 4 * 1024,

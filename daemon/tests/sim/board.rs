@@ -10,7 +10,7 @@ use otad::config::{self, Config};
 use otad::testing::edges::{ENVIRONMENT, SECOND_COPY};
 use otad::testing::medium::{Medium, mix};
 use otad::testing::storage::{Names, Storage, View};
-use otad_bundle::{Digest, Root};
+use otad_bundle::{Chain, Digest, Root, SignedRoot, Signer, SigningKey};
 
 /// Size of a copy of the environment; small, because every cut computes its checksum several times.
 pub(crate) const ENV_BYTES: usize = 1024;
@@ -40,7 +40,8 @@ pub(crate) struct Board {
     pub(crate) scheme: Scheme,
     pub(crate) loader: BootLoader,
     pub(crate) config: Arc<Config>,
-    pub(crate) root: Root,
+    /// The roots of trust: 1, which the factory's images hold, and what follows it.
+    roots: Vec<SignedRoot>,
     pub(crate) releases: Vec<Release>,
     /// Content of all devices of a slot to the release that it is.
     known: HashMap<u64, usize>,
@@ -54,12 +55,19 @@ pub(crate) const GOOD: usize = 2;
 pub(crate) const BAD: usize = 3;
 pub(crate) const NEXT: usize = 4;
 pub(crate) const LATER: usize = 5;
+/// Signed by the key of root 3, with roots 2 and 3 in the bundle; a healthy one and a bad one.
+pub(crate) const ROTATED: usize = 6;
+pub(crate) const BAD_ROTATED: usize = 7;
+/// A way back from release GOOD, with a lower sequence, signed by the recovery role too.
+pub(crate) const WAY_BACK: usize = 9;
+/// Signed by the keys of roots 1 and 2; its image holds root 2.
+pub(crate) const BRINGING: usize = 8;
 
 impl Board {
     pub(crate) fn new(kind: SchemeKind, roles: &[&'static str]) -> Arc<Board> {
         let scheme = Scheme::new(kind, SLOTS, LIMIT).unwrap();
         let loader = BootLoader::new(scheme.clone(), Layout::Redundant, ByteOrder::NATIVE);
-        let key = otad_bundle::SigningKey::from_seed([7; 32]).unwrap();
+        let roots = roots();
         let dir = tempfile::tempdir().unwrap();
         // Sequence 1 for both that a device may come with: either may be replaced by any of the others.
         let releases: Vec<Release> = [
@@ -69,17 +77,31 @@ impl Board {
             ("3.0.0", 3, false),
             ("4.0.0", 4, true),
             ("5.0.0", 5, true),
+            ("6.0.0", 6, true),
+            ("7.0.0", 7, false),
+            ("8.0.0", 8, true),
+            ("0.8.0", 1, true),
         ]
         .into_iter()
         .enumerate()
         .map(|(number, (version, sequence, healthy))| {
-            release(dir.path(), &key, roles, Order { number, version, sequence, healthy })
+            release(dir.path(), &roots, roles, Order { number, version, sequence, healthy })
         })
         .collect();
         let known = releases.iter().enumerate().map(|(n, release)| (combined(&release.media), n)).collect();
-        let root = Root::with_release_keys(&[otad_bundle::Signer::public_key(&key)]);
         let config = Arc::new(configuration(kind, roles));
-        Arc::new(Board { roles: roles.to_vec(), scheme, loader, config, root, releases, known })
+        Arc::new(Board { roles: roles.to_vec(), scheme, loader, config, roots, releases, known })
+    }
+
+    /// The root that the factory's images hold.
+    pub(crate) fn first_root(&self) -> &Root {
+        self.roots[0].root()
+    }
+
+    /// The roots that the image of a release holds.
+    pub(crate) fn image_roots(&self, release: Option<usize>) -> Chain {
+        let count = if release == Some(BRINGING) { 2 } else { 1 };
+        Chain::of(self.roots[..count].to_vec()).unwrap()
     }
 
     /// Number of a device.
@@ -149,6 +171,31 @@ impl Board {
     }
 }
 
+/// The release key of a root.
+fn key(version: u8) -> SigningKey {
+    SigningKey::from_seed([6 + version; 32]).unwrap()
+}
+
+fn recovery_key() -> SigningKey {
+    SigningKey::from_seed([20; 32]).unwrap()
+}
+
+/// Three roots, each with a release key of its own, which also signs the next root.
+fn roots() -> Vec<SignedRoot> {
+    let root = |version: u8| {
+        let text = Root::with_release_keys(&[key(version).public_key()]).to_toml();
+        let text = text.replacen("version = 1", &format!("version = {version}"), 1);
+        let root = Root::parse(text.as_bytes()).unwrap();
+        let root = root.with_key(otad_bundle::Role::Recovery, recovery_key().public_key());
+        let mut root = SignedRoot::draft(&root).unwrap();
+        // The first one is what `otactl trust init` makes: vouched for by the image that it lies in.
+        let signers = if version > 1 { vec![version - 1, version] } else { Vec::new() };
+        signers.into_iter().for_each(|by| root.sign(&key(by)).unwrap());
+        root
+    };
+    (1..=3).map(root).collect()
+}
+
 fn combined(media: &[Medium]) -> u64 {
     media.iter().fold(0, |hash, medium| mix(hash, medium.hash()))
 }
@@ -164,7 +211,7 @@ struct Order {
     healthy: bool,
 }
 
-fn release(dir: &Path, key: &otad_bundle::SigningKey, roles: &[&'static str], order: Order) -> Release {
+fn release(dir: &Path, roots: &[SignedRoot], roles: &[&'static str], order: Order) -> Release {
     let update = otad_bundle::Update {
         version: order.version.parse().unwrap(),
         sequence: order.sequence,
@@ -185,7 +232,19 @@ fn release(dir: &Path, key: &otad_bundle::SigningKey, roles: &[&'static str], or
     recipe.chunking = otad_bundle::Chunking::Fixed { size: CHUNK as u32 };
     recipe.compression = otad_bundle::Compression::None;
     let output = dir.join(format!("{}.otab", order.number));
-    let built = otad_bundle::build(&recipe, &[key], &output, &mut |_| {}).unwrap();
+    let rotated = [ROTATED, BAD_ROTATED].contains(&order.number);
+    recipe.roots = rotated.then(|| Chain::of(roots[1..].to_vec()).unwrap());
+    let back = order.number == WAY_BACK;
+    recipe.recovery = back.then_some(otad_bundle::Recovery { from: 2 });
+    let (key, recovery) = (key(if rotated { 3 } else { 1 }), recovery_key());
+    let next = self::key(2);
+    let signers: &[&dyn Signer] = match order.number {
+        WAY_BACK => &[&key, &recovery],
+        // Its image brings a root that does not list the key of root 1 any more: it is signed by both.
+        BRINGING => &[&key, &next],
+        _ => &[&key],
+    };
+    let built = otad_bundle::build(&recipe, signers, &output, &mut |_| {}).unwrap();
     Release {
         version: order.version.to_owned(),
         sequence: order.sequence,

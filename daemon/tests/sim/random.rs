@@ -18,14 +18,18 @@ const DEPTH: u64 = 3;
 const SPAN: u64 = 500;
 const EFFORT: Effort = Effort { exhaustive: 5, random: 8, sectors: 64, bytes: 64 };
 
+/// Where the seeds of `make test` begin.
+const FIRST_SEED: u64 = 20_779_000_000;
+
 /// Seeds that found something once.
-const FAILED_BEFORE: &[u64] = &[20_779_000_271, 20_779_000_872];
+const FAILED_BEFORE: &[u64] = &[20_779_000_271, 20_779_000_425, 20_779_000_872, 20_780_003_420];
 
 fn scenarios() -> Vec<Scenario> {
     let mut list = Vec::new();
     for kind in [SchemeKind::Bootcount, SchemeKind::BootOrder] {
         for names in [Names::AnyOrder, Names::Ordered] {
-            list.extend(scenario::all(kind, &["rootfs", "kernel"], names));
+            let all = scenario::all(kind, &["rootfs", "kernel"], names);
+            list.extend(all.into_iter().map(|scenario| Scenario { wearing: true, ..scenario }));
         }
     }
     list
@@ -55,7 +59,10 @@ fn story(scenarios: &[Scenario], seed: u64) -> Result<u64, String> {
         if draw(10 * cut + 4) % 8 == 0 {
             storage.erase(ENVIRONMENT);
         }
-        state = State { storage, operator: cut_.operator };
+        // What was at rest before the cut may be left for the other slot: the power went as often as there are attempts.
+        let mut operator = cut_.operator;
+        operator.rest = 0;
+        state = State { storage, operator };
     }
     world::run(scenario, state, &mut Options::default()).map_err(|what| describe(scenario, seed, &what))?;
     Ok(cuts)
@@ -71,9 +78,8 @@ fn three_cuts_in_a_row() {
     for seed in FAILED_BEFORE {
         story(&scenarios, *seed).unwrap();
     }
-    // Another part of the space at every run of the day; the seed is all that is needed to see it again.
-    let day = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / 86_400;
-    let first = day * 1_000_000;
+    // The same part of the space every time: a build that fails fails again. `make soak` looks at others.
+    let first = FIRST_SEED;
     println!("seeds from {first}");
     let started = Instant::now();
     let (mut stories, mut cuts) = (0, 0);

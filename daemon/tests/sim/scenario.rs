@@ -9,7 +9,7 @@ use otad::lifecycle::event::{Stage, State as Lifecycle};
 use otad::testing::rig::Rig;
 use otad::testing::storage::{Names, Storage};
 
-use crate::board::{BAD, Board, FACTORY, GOOD, NEXT, OLD};
+use crate::board::{BAD, BAD_ROTATED, BRINGING, Board, FACTORY, GOOD, NEXT, OLD, ROTATED, WAY_BACK};
 use crate::world::{self, State};
 
 /// Requests after which the operator takes the device for broken.
@@ -50,6 +50,8 @@ pub(crate) struct Scenario {
     pub(crate) erase: bool,
     /// A kernel that panics is no violation: the disk lies.
     pub(crate) lying: bool,
+    /// The power goes as often as a trial has attempts: a slot that nobody installed may be given up for good.
+    pub(crate) wearing: bool,
     pub(crate) mutation: Option<Arc<dyn Mutation>>,
 }
 
@@ -79,6 +81,8 @@ pub(crate) struct Operator {
     looked: bool,
     /// The anti-rollback floor that was seen.
     pub(crate) floor: u64,
+    /// The newest root of trust that was seen in the data directory.
+    pub(crate) root: u64,
     /// What the device was like when it was settled.
     pub(crate) rest: u64,
 }
@@ -86,7 +90,7 @@ pub(crate) struct Operator {
 impl Operator {
     /// Somebody who comes later and knows nothing of what was tried.
     pub(crate) fn after(other: &Operator) -> Operator {
-        Operator { epoch: other.epoch + 1, floor: other.floor, ..Operator::default() }
+        Operator { epoch: other.epoch + 1, floor: other.floor, root: other.root, ..Operator::default() }
     }
 
     pub(crate) fn power_on(&mut self) {
@@ -117,6 +121,7 @@ impl Scenario {
             reboot_first: true,
             erase: false,
             lying: false,
+            wearing: false,
             mutation: None,
         }
     }
@@ -220,7 +225,7 @@ impl Scenario {
             }
             Plan::Offered(release) => !self.would_take(release, status),
             Plan::Supersede(_, second) => running == Some(second),
-            Plan::GoBack(release) => running == Some(release),
+            Plan::GoBack(release) => running == Some(release) || self.wearing && rolled_back,
             Plan::Stay(_) => true,
             // The power went before it could be cancelled, and the new slot is what runs.
             Plan::Cancel(release) => operator.stage == 1 || running == Some(release),
@@ -302,5 +307,12 @@ pub(crate) fn all(kind: SchemeKind, roles: &[&'static str], names: Names) -> Vec
     add("superseding an armed slot", &factory, Plan::Supersede(GOOD, NEXT));
     add("the target holds it already", &board.factory("a", FACTORY, Some(GOOD), names), Plan::Install(GOOD));
     add("cancelling an armed slot", &factory, Plan::Cancel(GOOD));
+    // Trust does not depend on how many images a slot has.
+    if roles.len() == 1 {
+        add("a bundle that brings two roots", &factory, Plan::Install(ROTATED));
+        add("a bad release that brings two roots", &factory, Plan::Install(BAD_ROTATED));
+        add("an image that brings a root", &factory, Plan::Install(BRINGING));
+        add("a way back that the recovery role signed", &updated, Plan::Install(WAY_BACK));
+    }
     list
 }

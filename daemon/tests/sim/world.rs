@@ -15,8 +15,10 @@ use otad::testing::medium::{hash_bytes, mix};
 use otad::testing::rig::{Fault, Moment, Rig, Upset};
 use otad::testing::storage::Storage;
 use otad::trial::BootControl;
+use otad::trust::Keeper;
+use otad_bundle::Chain;
 
-use crate::board::{Board, ENV_BYTES, LIMIT, SLOTS};
+use crate::board::{Board, ENV_BYTES, LIMIT, SLOTS, WAY_BACK};
 use crate::scenario::{Action, Operator, Scenario};
 
 /// Boots after which a device that is not settled never will be.
@@ -220,7 +222,7 @@ impl World<'_> {
 
     /// The daemon and its operator, until the power goes or the machine reboots.
     fn live(&mut self, rig: &Rig, slot: &str, options: &Options<'_>) -> Result<Next, String> {
-        let Some(mut daemon) = self.start(rig, options)? else { return self.again(rig) };
+        let Some(mut daemon) = self.start(rig, slot, options)? else { return self.again(rig) };
         let mut first = true;
         loop {
             daemon.drain();
@@ -259,7 +261,33 @@ impl World<'_> {
         }
     }
 
-    fn start(&mut self, rig: &Rig, options: &Options<'_>) -> Result<Option<Daemon>, String> {
+    /// P11: the stored roots are those of before or those of after, whole and verifying, and never older than they were.
+    fn trust(
+        &mut self,
+        rig: &Rig,
+        slot: &str,
+        ports: &Ports,
+    ) -> Result<Result<Arc<Keeper>, Failure>, String> {
+        let board = &self.scenario.board;
+        let (running, stored) = {
+            let inner = rig.inner();
+            (board.holds(&inner.storage.live, slot), inner.storage.live.file("roots"))
+        };
+        if let Some(bytes) = stored {
+            let chain = Chain::parse(&bytes).map_err(|error| format!("P11: {error}"))?;
+            let beyond = board.first_root().follow(&chain).map_err(|error| format!("P11: {error}"))?;
+            let version = beyond.last().map_or(1, |root| root.root().version());
+            if version < self.operator.root {
+                return Err(format!("P11: root {} was stored and now {version} is", self.operator.root));
+            }
+            self.operator.root = version;
+        } else if self.operator.root > 0 {
+            return Err(format!("P11: root {} was stored and is gone", self.operator.root));
+        }
+        Ok(Keeper::open(board.image_roots(running), ports.fs.clone()).map(Arc::new))
+    }
+
+    fn start(&mut self, rig: &Rig, slot: &str, options: &Options<'_>) -> Result<Option<Daemon>, String> {
         let board = &self.scenario.board;
         let (mut ports, mut store): (Ports, Box<dyn Store>) =
             (edges::ports(rig), Box::new(RigStore::new(rig, ENV_BYTES)));
@@ -269,8 +297,8 @@ impl World<'_> {
         let boot = Arc::new(BootControl::new(store, board.scheme.clone(), LockDirs::new([])));
         let (tasks, watcher) = (InlineTasks::default(), Watcher::default());
         let audience = Box::new(watcher.clone());
-        let root = Ok(board.root.clone());
-        match Engine::start(board.config.clone(), ports, boot, root, Box::new(tasks.clone()), audience) {
+        let trust = self.trust(rig, slot, &ports)?;
+        match Engine::start(board.config.clone(), ports, boot, trust, Box::new(tasks.clone()), audience) {
             Ok(engine) => Ok(Some(Daemon { engine, tasks, watcher })),
             // systemd starts it again.
             Err(_) if rig.inner().cut.is_some() || options.failing() => Ok(None),
@@ -288,7 +316,8 @@ impl World<'_> {
             return Err(format!("slot {slot} runs, the status says {:?}", status.booted));
         }
         let floor = status.current.floor;
-        if floor < self.operator.floor {
+        let led_back = running.version == board.releases[WAY_BACK].version && floor == running.sequence;
+        if floor < self.operator.floor && !led_back {
             return Err(format!("I6: the floor was {} and is {floor}", self.operator.floor));
         }
         self.operator.floor = floor;

@@ -15,12 +15,15 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::range::{Answer, Part, decide};
+use super::range::{Answer, Part, Span, decide};
+use super::several::Several;
 use super::{ApiError, App};
 use crate::kind::Kind;
 
 /// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
 const WINDOW_BYTES: usize = 64 << 10;
+/// The same for several ranges, which go through four windows one after the other.
+const SEVERAL_WINDOW_BYTES: usize = 32 << 10;
 /// A digest names one content for ever. `no-transform` keeps proxies from compressing what clients address by offset.
 const CACHE_CONTROL: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable, no-transform");
@@ -110,15 +113,15 @@ impl Stored {
             Answer::Send(Part::Whole) if method == Method::HEAD => {
                 self.sized(StatusCode::OK, Body::empty(), size)
             }
-            Answer::Send(Part::Whole) => self.sized(StatusCode::OK, self.open(0, size).await?, size),
-            Answer::Send(Part::Bytes { first, last }) => {
-                let length = last - first + 1;
-                let mut response =
-                    self.sized(StatusCode::PARTIAL_CONTENT, self.open(first, length).await?, length);
-                let range = value(format!("bytes {first}-{last}/{size}"))?;
+            Answer::Send(Part::Whole) => self.sized(StatusCode::OK, self.stream(0, size).await?, size),
+            Answer::Send(Part::Bytes(span)) => {
+                let body = self.stream(span.first, span.length()).await?;
+                let mut response = self.sized(StatusCode::PARTIAL_CONTENT, body, span.length());
+                let range = value(format!("bytes {}-{}/{size}", span.first, span.last))?;
                 response.headers_mut().insert(header::CONTENT_RANGE, range);
                 response
             }
+            Answer::Send(Part::Several(spans)) => self.several(&spans).await?,
         };
         let headers = response.headers_mut();
         headers.insert(header::ETAG, value(etag)?);
@@ -138,28 +141,59 @@ impl Stored {
     }
 
     fn sized(&self, status: StatusCode, body: Body, length: u64) -> Response {
-        let content_type = match self.kind {
-            Kind::Artifact => HeaderValue::from_static("application/vnd.otad.bundle"),
-            Kind::Delta => HeaderValue::from_static("application/vnd.otad.delta"),
-        };
+        let content_type = HeaderValue::from_static(self.content_type());
         let headers =
             [(header::CONTENT_TYPE, content_type), (header::CONTENT_LENGTH, HeaderValue::from(length))];
         (status, headers, body).into_response()
     }
 
+    fn content_type(&self) -> &'static str {
+        match self.kind {
+            Kind::Artifact => "application/vnd.otad.bundle",
+            Kind::Delta => "application/vnd.otad.delta",
+        }
+    }
+
     /// Opens the file and streams `length` bytes from `first` on.
-    async fn open(&self, first: u64, length: u64) -> Result<Body, ApiError> {
-        let (path, size) = (self.path.display(), self.size);
-        let failed = |error: std::io::Error| ApiError::internal(&format!("cannot read {path}: {error}"));
-        let mut file = File::open(&self.path).await.map_err(failed)?;
-        let found = file.metadata().await.map_err(failed)?.len();
-        if found != size {
+    async fn stream(&self, first: u64, length: u64) -> Result<Body, ApiError> {
+        let mut file = self.open().await?;
+        file.seek(SeekFrom::Start(first)).await.map_err(|error| self.unreadable(&error))?;
+        Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), WINDOW_BYTES)))
+    }
+
+    /// Opens the file and streams these spans of it, each as a part of the body.
+    async fn several(&self, spans: &[Span]) -> Result<Response, ApiError> {
+        let several = Several::new(spans, &self.sha256, self.content_type(), self.size);
+        let content_type = value(several.content_type())?;
+        let length = HeaderValue::from(several.length());
+        let (file, path) = (self.open().await?, self.path.clone());
+        let (mut into, out) = tokio::io::duplex(SEVERAL_WINDOW_BYTES);
+        // It ends with the body: what it writes to is closed when the client has gone.
+        tokio::spawn(async move {
+            if let Err(error) = several.write(file, SEVERAL_WINDOW_BYTES, &mut into).await {
+                // The body ends before its announced length then, which the client notices.
+                log::info!("{}: not all of the ranges were sent: {error}", path.display());
+            }
+        });
+        let body = Body::from_stream(ReaderStream::with_capacity(out, SEVERAL_WINDOW_BYTES));
+        let headers = [(header::CONTENT_TYPE, content_type), (header::CONTENT_LENGTH, length)];
+        Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
+    }
+
+    async fn open(&self) -> Result<File, ApiError> {
+        let file = File::open(&self.path).await.map_err(|error| self.unreadable(&error))?;
+        let found = file.metadata().await.map_err(|error| self.unreadable(&error))?.len();
+        if found != self.size {
+            let (path, size) = (self.path.display(), self.size);
             let problem =
                 format!("{path} has {found} bytes instead of {size}: withdraw it and upload it again");
             return Err(ApiError::internal(&problem));
         }
-        file.seek(SeekFrom::Start(first)).await.map_err(failed)?;
-        Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), WINDOW_BYTES)))
+        Ok(file)
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> ApiError {
+        ApiError::internal(&format!("cannot read {}: {error}", self.path.display()))
     }
 }
 

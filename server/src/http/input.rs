@@ -24,23 +24,28 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 }
 
 /// Reads the JSON body of a report, within the limits for it.
-pub(super) async fn json<T: DeserializeOwned>(mut body: Body, limits: &Limits) -> Result<T, ApiError> {
-    let (max, time) = (limits.max_report_bytes, limits.report_body);
-    let collected = tokio::time::timeout(time, Limited::new(&mut body, max).collect())
-        .await
-        .map_err(|_| ApiError::stalled(format!("the body did not arrive within {} s", time.as_secs())))?;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            linger(body, limits);
-            return Err(ApiError::too_large(format!("the body is larger than the {max} bytes allowed")));
-        }
-        Err(_) => return Err(ApiError::invalid("the body ended early")),
-    };
+pub(super) async fn json<T: DeserializeOwned>(body: Body, limits: &Limits) -> Result<T, ApiError> {
+    let bytes = bytes(body, limits).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
         let message = format!("the body cannot be read: {}", harmless(&error.to_string()));
         ApiError::new(StatusCode::BAD_REQUEST, "INVALID_JSON", message)
     })
+}
+
+/// Reads a small body, within the limits of a report.
+pub(super) async fn bytes(mut body: Body, limits: &Limits) -> Result<Vec<u8>, ApiError> {
+    let (max, time) = (limits.max_report_bytes, limits.report_body);
+    let collected = tokio::time::timeout(time, Limited::new(&mut body, max).collect())
+        .await
+        .map_err(|_| ApiError::stalled(format!("the body did not arrive within {} s", time.as_secs())))?;
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            linger(body, limits);
+            Err(ApiError::too_large(format!("the body is larger than the {max} bytes allowed")))
+        }
+        Err(_) => Err(ApiError::invalid("the body ended early")),
+    }
 }
 
 /// Goes on reading a refused body for a while without keeping it. A server that closes while the client still sends makes

@@ -4,12 +4,14 @@
 //! `/api/` is for operators and passes one gate; a route that is added there cannot forget it.
 
 mod access;
+mod channels;
 mod devices;
 mod download;
 mod error;
 mod input;
 mod operators;
 pub mod range;
+mod several;
 mod upload;
 
 use std::net::SocketAddr;
@@ -63,6 +65,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/artifacts/{sha256}", delete(operators::withdraw_artifact))
         .route("/deltas", post(upload::delta).get(operators::deltas))
         .route("/deltas/{sha256}", delete(operators::withdraw_delta))
+        .route("/channels", post(channels::publish))
         .route("/devices", get(operators::devices))
         .route("/reports", get(operators::reports))
         // Also behind the gate: a stranger learns nothing about which operator routes exist.
@@ -74,6 +77,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/artifacts/{file}", get(download::artifact))
         .route("/deltas/{file}", get(download::delta))
         .route("/device/v1/update", get(devices::update))
+        .route("/device/v1/channel", get(channels::newest))
         .route("/device/v1/reports", post(devices::report))
         .route("/healthz", get(health))
         .fallback(not_found)

@@ -1,29 +1,46 @@
 //! `Range` and the preconditions, as pure functions (RFC 9110 sections 13 and 14).
 //!
-//! One range is answered as asked. More than one, or a form this server does not know, is answered with the whole file:
-//! the RFC allows that for every range request, and a client has to cope with it anyway.
+//! One range is answered as asked, and so are several that are apart from each other. More than [`MOST_RANGES`], ranges that
+//! overlap (what comes out would be longer than the file), and every form that this server does not know are answered with
+//! the whole file: the RFC allows that for every range request, and a client has to cope with it anyway.
 
 use axum::http::HeaderMap;
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
-/// What part of a file goes out.
+/// Ranges of one request that are answered: twice what otad asks for, and a head of 1.5 KiB.
+pub const MOST_RANGES: usize = 64;
+
+/// Some bytes of a file, both ends included; at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Offset of the first byte.
+    pub first: u64,
+    /// Offset of the last byte.
+    pub last: u64,
+}
+
+impl Span {
+    /// How many bytes it has.
+    pub fn length(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+/// What part of a file goes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// All of it, status 200.
     Whole,
-    /// These bytes, both ends included, status 206.
-    Bytes {
-        /// Offset of the first byte.
-        first: u64,
-        /// Offset of the last byte.
-        last: u64,
-    },
-    /// None: the range begins behind the end, status 416.
+    /// These bytes, status 206.
+    Bytes(Span),
+    /// These, two at least and in the order asked for, each as a part of the body, status 206.
+    Several(Vec<Span>),
+    /// None: every range begins behind the end, status 416.
     Unsatisfiable,
 }
 
 /// What the preconditions and the range of a request come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Send this part.
     Send(Part),
@@ -61,28 +78,60 @@ fn part(headers: &HeaderMap, etag: &str, size: u64) -> Part {
 
 /// Reads the value of a `Range` header for a file of `size` bytes.
 pub fn parse(value: &str, size: u64) -> Part {
-    let Some((unit, spec)) = value.split_once('=') else { return Part::Whole };
+    let Some((unit, list)) = value.split_once('=') else { return Part::Whole };
     if !unit.eq_ignore_ascii_case("bytes") {
         return Part::Whole;
     }
-    let Some((first, last)) = spec.trim_matches([' ', '\t']).split_once('-') else { return Part::Whole };
+    let mut spans = Vec::new();
+    for (count, spec) in list.split(',').enumerate() {
+        match one(spec.trim_matches([' ', '\t']), size) {
+            _ if count == MOST_RANGES => return Part::Whole,
+            Spec::Malformed => return Part::Whole,
+            // RFC 9110 section 14.2: what lies behind the end is left out, unless nothing else is asked for.
+            Spec::BehindTheEnd => {}
+            Spec::Within(span) => spans.push(span),
+        }
+    }
+    match *spans.as_slice() {
+        [] => Part::Unsatisfiable,
+        [span] => Part::Bytes(span),
+        _ if overlap(&spans) => Part::Whole,
+        _ => Part::Several(spans),
+    }
+}
+
+/// What one range of a list comes to.
+enum Spec {
+    Within(Span),
+    BehindTheEnd,
+    Malformed,
+}
+
+fn one(spec: &str, size: u64) -> Spec {
+    let Some((first, last)) = spec.split_once('-') else { return Spec::Malformed };
     match (first, last) {
         ("", suffix) => match number(suffix) {
-            Some(0) => Part::Unsatisfiable,
-            Some(_) if size == 0 => Part::Unsatisfiable,
-            Some(length) => Part::Bytes { first: size.saturating_sub(length), last: size.saturating_sub(1) },
-            None => Part::Whole,
+            Some(0) => Spec::BehindTheEnd,
+            Some(length) => from(size.saturating_sub(length), u64::MAX, size),
+            None => Spec::Malformed,
         },
-        (first, "") => number(first).map_or(Part::Whole, |first| from(first, u64::MAX, size)),
+        (first, "") => number(first).map_or(Spec::Malformed, |first| from(first, u64::MAX, size)),
         (first, last) => match (number(first), number(last)) {
             (Some(first), Some(last)) if first <= last => from(first, last, size),
-            _ => Part::Whole,
+            _ => Spec::Malformed,
         },
     }
 }
 
-fn from(first: u64, last: u64, size: u64) -> Part {
-    if first >= size { Part::Unsatisfiable } else { Part::Bytes { first, last: last.min(size - 1) } }
+fn from(first: u64, last: u64, size: u64) -> Spec {
+    if first >= size { Spec::BehindTheEnd } else { Spec::Within(Span { first, last: last.min(size - 1) }) }
+}
+
+/// Whether a byte would go out twice. Spans that are apart never add up to more than the file.
+fn overlap(spans: &[Span]) -> bool {
+    let mut sorted = spans.to_vec();
+    sorted.sort_unstable_by_key(|span| span.first);
+    sorted.iter().zip(sorted.iter().skip(1)).any(|(one, next)| next.first <= one.last)
 }
 
 /// Digits only; a number that does not fit is as good as the largest one, because it is behind every end.
@@ -118,7 +167,11 @@ mod tests {
     const SIZE: u64 = 1000;
 
     fn bytes(first: u64, last: u64) -> Part {
-        Part::Bytes { first, last }
+        Part::Bytes(Span { first, last })
+    }
+
+    fn several(spans: &[(u64, u64)]) -> Part {
+        Part::Several(spans.iter().map(|&(first, last)| Span { first, last }).collect())
     }
 
     #[test]
@@ -155,8 +208,26 @@ mod tests {
             ("bytes=1--2", Whole),
             ("bytes=--1", Whole),
             ("bytes=1-2-3", Whole),
-            ("bytes=0-1,5-6", Whole),
+            ("bytes=0-1,5-6", several(&[(0, 1), (5, 6)])),
+            ("Bytes= 0-1 ,\t5-6 ", several(&[(0, 1), (5, 6)])),
+            ("bytes=5-6,0-1,-1", several(&[(5, 6), (0, 1), (999, 999)])),
+            ("bytes=0-1,2-3", several(&[(0, 1), (2, 3)])),
+            ("bytes=0-1,990-2000", several(&[(0, 1), (990, 999)])),
+            ("bytes=0-1,5-6,1000-1001", several(&[(0, 1), (5, 6)])),
+            ("bytes=1000-1001,5-6,-0", bytes(5, 6)),
+            ("bytes=1000-1001,2000-,-0", Unsatisfiable),
+            ("bytes=0-1,1-2", Whole),
+            ("bytes=5-6,0-5", Whole),
+            ("bytes=0-0,0-0", Whole),
             ("bytes=0-,0-,0-", Whole),
+            ("bytes=990-,-1", Whole),
+            ("bytes=0-1,", Whole),
+            ("bytes=,0-1", Whole),
+            ("bytes=0-1,,5-6", Whole),
+            ("bytes=0-1;5-6", Whole),
+            ("bytes=0-1,x", Whole),
+            ("bytes=1000-1001,x", Whole),
+            ("bytes=0-1,5-4", Whole),
             ("bytes:0-1", Whole),
             ("chunks=0-1", Whole),
             ("bytes=1 - 2", Whole),
@@ -169,6 +240,20 @@ mod tests {
         }
     }
 
+    /// The limit is on what is asked for, not on what of it can be given.
+    #[test]
+    fn so_many_ranges_and_no_more() {
+        let list = |count: u64, from: u64| {
+            let ranges: Vec<_> = (from..from + count).map(|n| format!("{}-{}", 3 * n, 3 * n + 1)).collect();
+            parse(&format!("bytes={}", ranges.join(",")), SIZE)
+        };
+        let most = MOST_RANGES as u64;
+        assert!(matches!(list(most, 0), Part::Several(spans) if spans.len() == MOST_RANGES));
+        assert_eq!(list(most + 1, 0), Part::Whole);
+        assert_eq!(list(most, SIZE), Part::Unsatisfiable);
+        assert_eq!(list(most + 1, SIZE), Part::Whole);
+    }
+
     /// Whatever the range, what goes out lies inside the file.
     #[test]
     fn answers_lie_inside_the_file() {
@@ -177,7 +262,18 @@ mod tests {
         for size in [0, 1, 2, 10, u64::MAX] {
             for first in numbers {
                 for last in numbers {
-                    if let Part::Bytes { first, last } = parse(&format!("bytes={first}-{last}"), size) {
+                    let spans = match parse(&format!("bytes={first}-{last},{last}-{first},1-1"), size) {
+                        Part::Bytes(span) => vec![span],
+                        Part::Several(spans) => spans,
+                        Part::Whole | Part::Unsatisfiable => Vec::new(),
+                    };
+                    for Span { first, last } in &spans {
+                        assert!(first <= last && *last < size, "{first}-{last} of {size}");
+                    }
+                    assert!(
+                        spans.iter().map(|span| u128::from(span.length())).sum::<u128>() <= u128::from(size)
+                    );
+                    if let Part::Bytes(Span { first, last }) = parse(&format!("bytes={first}-{last}"), size) {
                         assert!(first <= last && last < size, "{first}-{last} of {size}");
                     }
                 }
@@ -188,7 +284,7 @@ mod tests {
     #[test]
     fn preconditions() {
         const TAG: &str = "\"abc\"";
-        const RANGED: Answer = Answer::Send(Part::Bytes { first: 1, last: 2 });
+        const RANGED: Answer = Answer::Send(Part::Bytes(Span { first: 1, last: 2 }));
         const WHOLE: Answer = Answer::Send(Part::Whole);
         for (name, given, expected) in [
             ("plain", vec![("range", "bytes=1-2")], RANGED),
@@ -198,7 +294,8 @@ mod tests {
             ("bare tag", vec![("range", "bytes=1-2"), ("if-range", "abc")], WHOLE),
             ("a date", vec![("range", "bytes=1-2"), ("if-range", "Sat, 29 Oct 1994 19:43:31 GMT")], WHOLE),
             ("if-range alone", vec![("if-range", TAG)], WHOLE),
-            ("two ranges", vec![("range", "bytes=1-2"), ("range", "bytes=3-4")], WHOLE),
+            ("two headers", vec![("range", "bytes=1-2"), ("range", "bytes=3-4")], WHOLE),
+            ("several, other tag", vec![("range", "bytes=1-2,4-5"), ("if-range", "\"xyz\"")], WHOLE),
             ("has it", vec![("if-none-match", TAG)], Answer::NotModified),
             ("has it, weak", vec![("if-none-match", "W/\"abc\"")], Answer::NotModified),
             ("has it, in a list", vec![("if-none-match", "\"x\", \"abc\"")], Answer::NotModified),

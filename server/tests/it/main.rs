@@ -9,11 +9,13 @@
 )]
 
 mod artifacts;
+mod channels;
 mod deltas;
 mod devices;
 mod hostile;
 mod http;
 mod operators;
 mod process;
+mod ranges;
 mod rig;
 mod uploads;

@@ -16,6 +16,7 @@ fn w3_every_operator_route_asks_for_the_token() {
     for target in [
         "/api/v1/artifacts",
         "/api/v1/deltas",
+        "/api/v1/channels",
         "/api/v1/devices",
         "/api/v1/reports?device=d",
         &artifact,

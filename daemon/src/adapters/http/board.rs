@@ -186,7 +186,8 @@ impl Board {
         let busy = self.jobs.iter().filter(running).count();
         // The first worker's connection may still be the reader's; no more workers than needed, for each connects.
         let workers = if self.reader_came { 0..self.width } else { 1..self.width.max(FEW) };
-        if !workers.contains(&worker) || busy >= self.width || !matches!(self.rest, Rest::No) {
+        let needed = worker <= workers.start + busy;
+        if !workers.contains(&worker) || !needed || busy >= self.width || !matches!(self.rest, Rest::No) {
             return None;
         }
         // The first answer to a request for several ranges tells whether others are worth it.
@@ -493,6 +494,13 @@ mod tests {
         assert!(board.order(1, &client).is_some());
         board.arrive();
         assert!(board.order(0, &client).is_none(), "there is nothing left");
+    }
+
+    #[test]
+    fn one_request_needs_one_worker() {
+        let (mut board, client) = (board(&[0..250]), client());
+        assert!(board.order(1, &client).is_none(), "it would have to connect");
+        assert!(board.order(0, &client).is_some());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A bundle over HTTP as one input: it reads on where a broken connection stopped, and jumps by asking for ranges.
 //!
-//! The file is asked for in spans. After a jump the span is short; while reading goes straight on, spans double. So a jump
-//! does not drag unwanted megabytes along. A server that ignores ranges gives the whole file: what comes before the wanted
-//! byte is dropped, never taken for it.
+//! The file is asked for in spans. The first one is short, and so is that after a jump; while reading goes straight on, spans
+//! grow. So neither the start nor a jump drags unwanted bytes along. A server that ignores ranges gives the whole file: what
+//! comes before the wanted byte is dropped, never taken for it.
 //!
 //! What will be read is fetched ahead by [`super::ahead`]: the extents that the reader announced, or the rest of the file
 //! once reading has gone straight on for long. What cannot be had that way is read here, as if nothing had been announced.
@@ -48,6 +48,8 @@ pub(super) struct HttpInput {
     /// Position of the next byte that is handed out.
     offset: u64,
     stream: Option<Stream>,
+    /// Bytes of the file that came at the end of a stream, and the position of the first.
+    pocket: (u64, Vec<u8>),
     /// Bytes of the last span that was asked for; 0 before the first.
     last_span: u64,
     /// Position up to which the last stream was read.
@@ -82,6 +84,7 @@ impl HttpInput {
             identity: None,
             offset: 0,
             stream: None,
+            pocket: (0, Vec::new()),
             last_span: 0,
             reached: 0,
             ahead: None,
@@ -137,12 +140,13 @@ impl HttpInput {
         if self.identity.as_ref().is_some_and(|identity| self.offset >= identity.total) {
             return Ok(0);
         }
-        let count = match self.read_ahead(buffer)? {
-            Some(count) => count,
-            None => {
-                self.arrange_stream(buffer.len())?;
-                self.receive(buffer)?
-            }
+        let count = if let Some(count) = self.read_pocket(buffer) {
+            count
+        } else if let Some(count) = self.read_ahead(buffer)? {
+            count
+        } else {
+            self.arrange_stream(buffer.len())?;
+            self.receive(buffer)?
         };
         let bytes = u64::try_from(count).unwrap_or(u64::MAX);
         self.offset = self.offset.saturating_add(bytes);
@@ -152,6 +156,38 @@ impl HttpInput {
             stream.finish();
         }
         Ok(count)
+    }
+
+    /// Hands out bytes that came at the end of a stream, if the next one is among them.
+    fn read_pocket(&self, buffer: &mut [u8]) -> Option<usize> {
+        let (at, bytes) = &self.pocket;
+        let passed = usize::try_from(self.offset.checked_sub(*at)?).ok()?;
+        let left = bytes.get(passed..).filter(|left| !left.is_empty())?;
+        let count = left.len().min(buffer.len());
+        buffer.get_mut(..count)?.copy_from_slice(left.get(..count)?);
+        Some(count)
+    }
+
+    /// Takes the rest of a stream that is nearly at its end: the bytes are on their way anyway, and its connection is free for
+    /// what is fetched ahead then. What does not come is asked for again.
+    fn pocket_rest(&mut self) {
+        let short = self.limits.opening;
+        let Some(mut stream) = self.stream.take_if(|stream| stream.rest() <= short) else { return };
+        let (at, mut filled) = (stream.at, 0);
+        let mut bytes = vec![0; usize::try_from(stream.rest()).unwrap_or(0)];
+        while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
+            let started = Instant::now();
+            let Ok(count) = stream.receive(room) else { break };
+            filled += count;
+            let came = u64::try_from(count).unwrap_or(u64::MAX);
+            if self.patience.pace(started.elapsed(), came, &self.place).is_err() {
+                break;
+            }
+        }
+        bytes.truncate(filled);
+        self.reached = stream.at;
+        self.pocket = (at, bytes);
+        stream.finish();
     }
 
     /// Hands out bytes that were fetched ahead; nothing if they are to be had here.
@@ -178,15 +214,8 @@ impl HttpInput {
         if self.limits.ahead == 0 {
             return;
         }
-        // What is on its way already does not have to be asked for.
-        let wants = |extent: &Range<u64>, stream: &Stream| {
-            extent.end > stream.at
-                && extent.start <= stream.end
-                && extent.start <= stream.at.saturating_add(self.limits.skip)
-        };
-        let coming =
-            self.stream.as_ref().filter(|stream| extents.first().is_some_and(|first| wants(first, stream)));
-        let extents = plan::tidy(extents, coming.map_or(0, |stream| stream.end), identity.total);
+        let behind = self.behind_what_comes(&extents);
+        let extents = plan::tidy(extents, behind, identity.total);
         if self.ahead.is_none() {
             let places = (self.origin.clone(), self.place.clone());
             match Ahead::start(&self.client, places, identity, &self.limits, &self.stop) {
@@ -196,6 +225,23 @@ impl HttpInput {
         }
         if let Some(ahead) = &self.ahead {
             ahead.expect(&extents, self.stream.is_none());
+        }
+    }
+
+    /// Up to where these extents need not be asked for, because that is here or on its way already.
+    fn behind_what_comes(&self, extents: &[Range<u64>]) -> u64 {
+        let Some(first) = extents.first() else { return 0 };
+        let (at, bytes) = &self.pocket;
+        let pocket_end = at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let wants = |stream: &&Stream| {
+            first.end > stream.at
+                && first.start <= stream.end
+                && first.start <= stream.at.saturating_add(self.limits.skip)
+        };
+        match self.stream.as_ref().filter(wants) {
+            Some(stream) => stream.end,
+            None if (*at..=pocket_end).contains(&first.start) => pocket_end,
+            None => 0,
         }
     }
 
@@ -283,13 +329,18 @@ impl HttpInput {
         Ok(())
     }
 
-    /// Twice the last span when reading goes on about where it stopped, else a short one.
+    /// Longer than the last span when reading goes on about where it stopped, else a short one.
     fn next_span(&self) -> u64 {
+        if self.identity.is_none() {
+            return self.limits.opening;
+        }
         let gap = self.offset.checked_sub(self.reached);
         if self.last_span == 0 || gap.is_none_or(|gap| gap > self.limits.skip) {
             return self.limits.first_span;
         }
-        self.last_span.saturating_mul(2).min(self.limits.longest_span)
+        // Whoever reads on behind the opening without a word wants at least about as much as after a jump.
+        let factor = if self.last_span < self.limits.first_span { 4 } else { 2 };
+        self.last_span.saturating_mul(factor).min(self.limits.longest_span)
     }
 }
 
@@ -334,6 +385,9 @@ impl Input for HttpInput {
 
     fn expect(&mut self, extents: Vec<Range<u64>>) {
         (self.announced, self.guessed) = (true, false);
+        if self.random_access() {
+            self.pocket_rest();
+        }
         self.fetch_ahead(extents);
     }
 }

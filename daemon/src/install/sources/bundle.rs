@@ -21,9 +21,9 @@ impl BundleSource {
         &mut self.bundle
     }
 
-    /// Puts the stored bytes of the chunk into `stored`; nothing of them is verified yet.
-    pub fn read(&mut self, image: usize, placed: &Placed, stored: &mut Vec<u8>) -> Result<(), Failure> {
-        self.bundle.read_stored(image, placed.stored, placed.chunk.stored_len, stored).map_err(|error| {
+    /// Puts the stored bytes of the chunk into `stored`, which is as long; nothing of them is verified yet.
+    pub fn read(&mut self, image: usize, placed: &Placed, stored: &mut [u8]) -> Result<(), Failure> {
+        self.bundle.read_stored_into(image, placed.stored, stored).map_err(|error| {
             let failure = from_bundle(&error);
             let role = self.bundle.manifest().images.get(image).map_or("image", |image| &image.role);
             Failure::new(failure.code, format!("{role} at offset {}: {}", placed.plain, failure.message))

@@ -24,6 +24,8 @@ pub struct DeltaSource {
     delta: Delta<Box<dyn Input + Send>>,
     /// For each image of the manifest: what makes it, from where.
     images: Vec<Option<Section>>,
+    /// The chunk that it made last.
+    plain: Vec<u8>,
     /// It turned out to be of no use.
     broken: bool,
 }
@@ -74,7 +76,7 @@ impl DeltaSource {
             Some(Section { number, old: Old(reader) })
         };
         let images = new.images.iter().map(section).collect();
-        Ok(DeltaSource { delta, images, broken: false })
+        Ok(DeltaSource { delta, images, plain: Vec::new(), broken: false })
     }
 
     /// Writes the index of `image`, made of the kept index of the release that runs; false when it cannot be made.
@@ -102,10 +104,15 @@ impl ChunkSource for DeltaSource {
         !self.broken && self.images.get(image).is_some_and(Option::is_some)
     }
 
-    fn get(&mut self, image: usize, placed: &Placed, plain: &mut Vec<u8>) -> Result<bool, Failure> {
+    fn get(&mut self, image: usize, placed: &Placed, plain: &mut [u8]) -> Result<bool, Failure> {
         let Some(Some(section)) = self.images.get_mut(image) else { return Ok(false) };
-        match self.delta.chunk(section.number, placed.plain, &placed.chunk, &mut section.old, plain) {
-            Ok(()) => Ok(true),
+        let (chunk, made) = (&placed.chunk, &mut self.plain);
+        match self.delta.chunk(section.number, placed.plain, chunk, &mut section.old, made) {
+            Ok(()) if made.len() == plain.len() => {
+                plain.copy_from_slice(made);
+                Ok(true)
+            }
+            Ok(()) => Ok(false),
             Err(error) => {
                 log::warn!("the chunk at offset {} comes from the bundle: {error}", placed.plain);
                 self.broken = error.extent() == Extent::Delta;

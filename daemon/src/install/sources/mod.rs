@@ -7,6 +7,7 @@
 pub mod alive;
 pub mod bundle;
 pub mod delta;
+mod repeats;
 pub mod running;
 pub mod target;
 
@@ -15,6 +16,16 @@ use std::ops::Range;
 use super::Placed;
 use crate::failure::Failure;
 use bundle::BundleSource;
+use repeats::{Repeats, Turn};
+
+/// What the bytes of the bundle cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Price {
+    /// It is here, or comes whether it is wanted or not.
+    Free,
+    /// Every byte of it that is wanted is paid for.
+    Paid,
+}
 
 /// What a source gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +41,8 @@ pub trait ChunkSource: Send {
     /// Whether it is worth asking; costs nothing.
     fn may_have(&self, image: usize, placed: &Placed) -> bool;
 
-    /// Puts the plain bytes of the chunk into `plain`, verified; tells whether it has them.
-    fn get(&mut self, image: usize, placed: &Placed, plain: &mut Vec<u8>) -> Result<bool, Failure>;
+    /// Puts the plain bytes of the chunk into `plain`, which is as long, verified; tells whether it has them.
+    fn get(&mut self, image: usize, placed: &Placed, plain: &mut [u8]) -> Result<bool, Failure>;
 
     /// Bytes fetched over a link so far.
     fn fetched(&self) -> u64 {
@@ -47,24 +58,50 @@ pub struct Sources {
     pub bundle: BundleSource,
     /// Plain bytes that came from the cheaper ones.
     pub saved: u64,
+    /// Whether fetching a chunk twice matters.
+    price: Price,
+    repeats: Repeats,
 }
 
 impl Sources {
+    /// Brings the sources of an install together.
+    pub fn new(cheaper: Vec<Box<dyn ChunkSource>>, bundle: BundleSource, price: Price) -> Self {
+        Sources { cheaper, bundle, saved: 0, price, repeats: Repeats::default() }
+    }
+
     /// Tells the bundle which of these chunks will be asked of it, so that a link is never idle. Bounded by the index: two
-    /// numbers for each run of chunks.
-    pub fn expect(
+    /// numbers for each run of chunks, and for a moment one for each chunk.
+    pub fn expect<C: Iterator<Item = Result<Placed, Failure>>>(
         &mut self,
         image: usize,
-        chunks: impl Iterator<Item = Result<Placed, Failure>>,
+        chunks: impl Fn() -> Result<C, Failure>,
     ) -> Result<(), Failure> {
+        self.repeats = Repeats::default();
         if !self.bundle.bundle().random_access() {
             return Ok(());
         }
+        let is_fetched = |placed: &Placed| {
+            placed.chunk.stored_len > 0 && !self.cheaper.iter().any(|source| source.may_have(image, placed))
+        };
+        let mut announced = match self.price {
+            Price::Free => Repeats::default(),
+            Price::Paid => {
+                let mut keys = Vec::new();
+                for placed in chunks()? {
+                    let placed = placed?;
+                    if is_fetched(&placed) {
+                        keys.push(repeats::key(&placed.chunk));
+                    }
+                }
+                Repeats::among(keys)
+            }
+        };
+        let repeats = announced.clone();
         let mut extents: Vec<Range<u64>> = Vec::new();
-        for placed in chunks {
+        for placed in chunks()? {
             let placed = placed?;
             let length = u64::from(placed.chunk.stored_len);
-            if length == 0 || self.cheaper.iter().any(|source| source.may_have(image, &placed)) {
+            if !is_fetched(&placed) || matches!(announced.turn(&placed.chunk), Turn::Held(_)) {
                 continue;
             }
             match extents.last_mut() {
@@ -72,6 +109,7 @@ impl Sources {
                 Some(_) | None => extents.push(placed.stored..placed.stored + length),
             }
         }
+        self.repeats = repeats;
         self.bundle.expect(image, extents)
     }
 
@@ -80,13 +118,14 @@ impl Sources {
         self.bundle.fetched() + self.cheaper.iter().map(|source| source.fetched()).sum::<u64>()
     }
 
-    /// Gets a chunk from the cheapest source that has it: verified into `plain`, or as it is stored into `stored`.
+    /// Gets a chunk from the cheapest source that has it: verified into `plain`, or as it is stored into `stored`; both are as
+    /// long as the index says.
     pub fn fetch(
         &mut self,
         image: usize,
         placed: &Placed,
-        stored: &mut Vec<u8>,
-        plain: &mut Vec<u8>,
+        stored: &mut [u8],
+        plain: &mut [u8],
     ) -> Result<Form, Failure> {
         for source in &mut self.cheaper {
             if source.may_have(image, placed) && source.get(image, placed, plain)? {
@@ -94,7 +133,14 @@ impl Sources {
                 return Ok(Form::Plain);
             }
         }
-        self.bundle.read(image, placed, stored)?;
+        match self.repeats.turn(&placed.chunk) {
+            Turn::Held(bytes) if bytes.len() == stored.len() => stored.copy_from_slice(&bytes),
+            Turn::Hold => {
+                self.bundle.read(image, placed, stored)?;
+                self.repeats.hold(&placed.chunk, stored);
+            }
+            Turn::Held(_) | Turn::Pass => self.bundle.read(image, placed, stored)?,
+        }
         Ok(Form::Stored)
     }
 }

@@ -149,11 +149,10 @@ impl ChunkSource for Running {
         self.volumes.iter().any(|volume| !volume.places(&placed.chunk.sha256).is_empty())
     }
 
-    fn get(&mut self, _image: usize, placed: &Placed, plain: &mut Vec<u8>) -> Result<bool, Failure> {
+    fn get(&mut self, _image: usize, placed: &Placed, plain: &mut [u8]) -> Result<bool, Failure> {
         for volume in &mut self.volumes {
             // Copied, because the reader is in the same volume: hardly ever more than one.
             for place in volume.places(&placed.chunk.sha256).to_vec() {
-                plain.resize(usize::try_from(placed.chunk.plain_len).unwrap_or(0), 0);
                 match volume.reader.read_at(place.offset, plain) {
                     Ok(()) if Digest::of(plain) == placed.chunk.sha256 => return Ok(true),
                     Ok(()) => {}

@@ -3,7 +3,7 @@
 use otad_bundle::ChunkKind;
 
 use crate::failure::{Act, Failure, from_slot};
-use crate::install::check::Check;
+use crate::install::check::{Check, Extent};
 use crate::install::{Held, Placed, Target};
 
 /// Chunks that are looked at before the whole target is read: spread evenly, so that a target that holds the front of the
@@ -29,25 +29,20 @@ pub fn scan(check: Check<'_>, target: &mut Target, depth: Depth) -> Result<(), F
         // Zeros say nothing: every second device is full of them.
         let probed =
             |placed: &Placed| placed.number.is_multiple_of(step) && placed.chunk.kind != ChunkKind::Zero;
-        find(Check { lanes: 0, ..check }, target, &probed, &held)?;
+        find(check, target, Extent::Picked(&probed), &held)?;
         check.progress.rewind();
         if held.count() == 0 {
             target.held = held;
             return Ok(());
         }
     }
-    find(check, target, &|_| true, &held)?;
+    find(check, target, Extent::All, &held)?;
     target.held = held;
     Ok(())
 }
 
-fn find(
-    check: Check<'_>,
-    target: &Target,
-    wanted: &(dyn Fn(&Placed) -> bool + Sync),
-    held: &Held,
-) -> Result<(), Failure> {
-    check.run(target, &[], wanted, &|found| {
+fn find(check: Check<'_>, target: &Target, extent: Extent<'_>, held: &Held) -> Result<(), Failure> {
+    check.run(target, &[], extent, &|found| {
         if found.is_right() {
             held.set(found.placed.number);
         }

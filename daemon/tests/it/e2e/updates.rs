@@ -63,7 +63,7 @@ fn what_the_running_slot_holds_is_not_fetched() {
         let line = log.lines().rfind(|line| line.contains("is synced")).unwrap();
         let words = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok());
         let words: Vec<u64> = words.collect();
-        let [fetched, _, taken] = words[..] else { panic!("{line}") };
+        let [fetched, _, _, taken] = words[..] else { panic!("{line}") };
         assert!(taken >= 2 << 20 && fetched < whole - (2 << 20), "of {whole} bytes: {line}");
     };
     saves(update(2, 10, "b"));
@@ -123,7 +123,8 @@ fn a_delta_is_taken_where_it_fits() {
         let log = std::fs::read_to_string(rig.device.otad_log_path()).unwrap().split_off(before);
         assert!(rig.otactl(&["cancel"]).status.success());
         let line = log.lines().rfind(|line| line.contains("is synced")).unwrap();
-        let taken: u64 = line.split("written, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let taken: u64 =
+            line.split("held them, ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         (taken, log)
     };
     // 3 MiB are in the running slot, and 3 MiB are not.

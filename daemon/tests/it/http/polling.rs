@@ -44,6 +44,25 @@ fn a_question_is_asked_as_the_contract_says() {
 }
 
 #[test]
+fn a_channel_document_is_fetched_as_it_is() {
+    let answers = [
+        Answer::new("200 OK", b"schema = 1\n").set("Content-Type", "application/toml"),
+        Answer::new("204 No Content", b"").without("Content-Length"),
+        Answer::new("404 Not Found", b"{}").set("Content-Type", "application/json"),
+        Answer::new("503 Service Unavailable", b""),
+        Answer::new("200 OK", b"<html>log in</html>").set("Content-Type", "text/html"),
+        Answer::new("200 OK", &[b'x'; 100_000]),
+    ];
+    let server = Server::start(move |number, _, wire| wire.send(&answers[number]));
+    let fetch = fetcher(&server, "/base/");
+    let channel = || fetch.channel("acme gateway").map_err(|failure| failure.code);
+    assert_eq!(channel(), Ok(Some(b"schema = 1\n".to_vec())));
+    assert_eq!((channel(), channel()), (Ok(None), Ok(None)), "a server from before there were any");
+    assert!((0..3).all(|_| channel().is_err()), "busy, a captive portal, endless data");
+    assert_eq!(server.requests()[0].target, "/base/device/v1/channel?compatible=acme%20gateway");
+}
+
+#[test]
 fn an_offer_is_understood_whatever_else_is_in_it() {
     let server = Server::start(|number, _, wire| {
         let url = ["/artifacts/ab.otab", "https://cdn.example/ab.otab?x=1", "ab.otab"][number];

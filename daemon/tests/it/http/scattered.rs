@@ -353,7 +353,7 @@ fn n7_a_server_that_takes_one_request_at_a_time() {
     });
     // A connection that was broken keeps such a server busy for a while.
     let (backoff_first, backoff_longest) = (Duration::from_millis(60), Duration::from_millis(120));
-    let limits = Limits { ahead: 16 * 1024, backoff_first, backoff_longest, tries: 5, ..quick() };
+    let limits = Limits { backoff_first, backoff_longest, tries: 5, ..quick() };
     let mut input = open(&server.url("/x.otab"), limits).unwrap();
     input.expect(extents());
     within(Duration::from_secs(3), || read_extents(&mut *input, &file, &extents()).unwrap());

@@ -21,6 +21,7 @@ use otad::lifecycle::recover::Standing;
 use otad::ports::{Answer, Fetch, HealthChecks, Question, Receipt, Stop};
 use otad::testing::edges::{InlineTasks, Watcher};
 use otad::trial::BootControl;
+use otad::trust::Keeper;
 use otad_bundle::{Chunking, Input, Recipe, Root, Signer as _, SigningKey, Update, build};
 
 /// Bytes of each image; six times what a head is.
@@ -171,7 +172,8 @@ impl Device {
         let boot =
             Arc::new(BootControl::new(Box::new(store(root)), scheme(), LockDirs::new([root.to_owned()])));
         let (tasks, watcher) = (InlineTasks::default(), Watcher::default());
-        let (trust, listener) = (Ok(shelf().root.clone()), Box::new(watcher.clone()));
+        let trust = Keeper::of(&shelf().root, ports.fs.clone()).map(Arc::new);
+        let listener = Box::new(watcher.clone());
         let engine =
             Engine::start(config, ports, boot.clone(), trust, Box::new(tasks.clone()), listener).unwrap();
         Device { dir, engine, boot, tasks, watcher, line }

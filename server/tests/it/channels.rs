@@ -1,0 +1,68 @@
+//! Channel documents: who may bring which, and what devices get.
+
+use otad_bundle::{Channel, Digest, Role, Root, SignedChannel, Signer, SigningKey};
+
+use crate::http::{Answer, get, send};
+use crate::rig::Server;
+
+const TARGET: &str = "/device/v1/channel?compatible=acme%20one";
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed([seed; 32]).unwrap()
+}
+
+fn server() -> Server {
+    let root = Root::with_release_keys(&[key(1).public_key()]).with_key(Role::Online, key(2).public_key());
+    Server::with(|options| options.root = Some(root.to_toml()))
+}
+
+fn document(counter: u64, signer: u8) -> String {
+    let channel = Channel {
+        compatible: "acme one".into(),
+        counter,
+        issued: 1_800_000_000,
+        expires: 1_800_100_000,
+        release: Digest([7; 32]),
+        sequence: 42,
+    };
+    let mut signed = SignedChannel::draft(&channel).unwrap();
+    signed.sign(&key(signer)).unwrap();
+    signed.to_text()
+}
+
+fn bring(server: &Server, document: &str) -> Answer {
+    send(server.address, "POST", "/api/v1/channels", &[], document.as_bytes())
+}
+
+#[test]
+fn the_newest_document_is_served_as_it_is() {
+    let server = server();
+    assert_eq!(get(server.address, TARGET).status, 204);
+    for counter in [17, 18] {
+        assert_eq!(bring(&server, &document(counter, 2)).status, 204);
+        assert_eq!(bring(&server, &document(counter, 2)).status, 204, "again is fine");
+        assert!(get(server.address, TARGET).body == document(counter, 2).as_bytes());
+    }
+    let old = bring(&server, &document(17, 2));
+    assert_eq!((old.status, old.code().as_str()), (409, "METADATA_REPLAY"));
+    assert!(get(server.address, TARGET).body == document(18, 2).as_bytes());
+    assert_eq!(get(server.address, "/device/v1/channel?compatible=other").status, 204);
+    assert_eq!(get(server.address, "/device/v1/channel").status, 400);
+}
+
+#[test]
+fn what_the_online_role_did_not_sign_is_refused() {
+    let server = server();
+    let changed = document(17, 2).replace("sequence = 42", "sequence = 43");
+    for (what, document, code) in [
+        ("a release key", document(17, 1), "SIG_UNTRUSTED"),
+        ("changed", changed, "SIG_INVALID"),
+        ("unsigned", "schema = 1\n".to_owned(), "SIG_MISSING"),
+        ("another form", document(17, 2).replace("schema = 1", "schema=1"), "METADATA_INVALID"),
+    ] {
+        let refused = bring(&server, &document);
+        assert_eq!((refused.status, refused.code().as_str()), (422, code), "{what}");
+    }
+    assert_eq!(get(server.address, TARGET).status, 204);
+    assert_eq!(bring(&server, &"x".repeat(10 << 20)).status, 413);
+}
