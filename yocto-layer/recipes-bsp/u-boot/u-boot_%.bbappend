@@ -1,0 +1,1 @@
+require ${@bb.utils.contains('DISTRO_FEATURES', 'otad', 'u-boot-otad.inc', '', d)}

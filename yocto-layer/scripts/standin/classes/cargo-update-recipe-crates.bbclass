@@ -1,0 +1,1 @@
+# cargo-update-recipe-crates: only that it is there to be inherited.

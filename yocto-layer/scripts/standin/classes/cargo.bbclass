@@ -1,0 +1,7 @@
+RUST_HOST_SYS ?= "x86_64-unknown-linux-gnu"
+CARGO_MANIFEST_PATH ??= "${S}/Cargo.toml"
+CARGO_HOME = "${WORKDIR}/cargo_home"
+CARGO_VENDORING_DIRECTORY = "${CARGO_HOME}/bitbake"
+CARGO_BUILD_FLAGS = "-v --frozen --target ${RUST_HOST_SYS} --release --manifest-path=${CARGO_MANIFEST_PATH}"
+CARGO_TARGET_SUBDIR = "${RUST_HOST_SYS}/release"
+B = "${WORKDIR}/build"

@@ -1,0 +1,1 @@
+# deploy: only that it is there to be inherited.

@@ -1,0 +1,1 @@
+# nopackages: only that it is there to be inherited.

@@ -1,0 +1,1 @@
+# systemd: only that it is there to be inherited.

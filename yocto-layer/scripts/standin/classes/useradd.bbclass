@@ -1,0 +1,1 @@
+# useradd: only that it is there to be inherited.

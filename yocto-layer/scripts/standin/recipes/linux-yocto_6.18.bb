@@ -1,0 +1,2 @@
+SUMMARY = "Stands in for the recipe that a bbappend is for"
+LICENSE = "CLOSED"
