@@ -4,6 +4,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 use otad_demo::{Binaries, Server};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,9 @@ use crate::process::run;
 const PIECE_BYTES: usize = 16 << 10;
 /// Pieces on a delayed line: 16 MiB, more than any line here holds.
 const PIECES_ON_THE_WAY: usize = 1024;
+/// What a socket may hold that the device has not been sent yet. By default that is megabytes, which on a real line would still be
+/// with the server and not count as delivered; the kernel doubles it for its own purposes.
+const UNSENT_BYTES: usize = 32 << 10;
 
 /// What a line is like.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,6 +166,7 @@ impl Relay {
     fn connection(self: Arc<Relay>, device: TcpStream) -> io::Result<()> {
         let server = TcpStream::connect(self.server)?;
         device.set_nodelay(true)?;
+        setsockopt(&device, sockopt::SndBuf, &UNSENT_BYTES)?;
         server.set_nodelay(true)?;
         let (up_from, up_to) = (device.try_clone()?, server.try_clone()?);
         let up = self.clone();
@@ -198,8 +205,10 @@ impl Relay {
                 device.shutdown(Shutdown::Write)
             });
             let mut piece = vec![0; PIECE_BYTES];
-            while let Ok(count @ 1..) = server.read(&mut piece) {
-                let due = self.send(count) + self.line.delay;
+            loop {
+                let waits = !is_readable(&server);
+                let Ok(count @ 1..) = server.read(&mut piece) else { break };
+                let due = self.send(count, waits) + self.line.delay;
                 let got = piece.get(..count).unwrap_or_default().to_vec();
                 if sender.send((due, got)).is_err() {
                     break;
@@ -211,18 +220,28 @@ impl Relay {
         })
     }
 
-    /// Takes the line for so many bytes; returns when they are through.
+    /// Takes the line for so many bytes; returns when they are through. The line was idle before only if it was waited for the
+    /// bytes: those that lay ready follow the ones before without a gap, however late this thread awoke.
     #[allow(clippy::cast_precision_loss)] // A piece is 16 KiB.
-    fn send(&self, bytes: usize) -> Instant {
+    fn send(&self, bytes: usize, waited: bool) -> Instant {
         let Some(rate) = self.line.bytes_per_second else { return Instant::now() };
         let through = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            *free = (*free).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / rate);
+            if waited {
+                *free = (*free).max(Instant::now());
+            }
+            *free += Duration::from_secs_f64(bytes as f64 / rate);
             *free
         };
         std::thread::sleep(through.saturating_duration_since(Instant::now()));
         through
     }
+}
+
+/// Whether there is something to be read at once.
+fn is_readable(stream: &TcpStream) -> bool {
+    let mut ready = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ready, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// Counts the empty lines that end heads, also where one comes in two pieces.

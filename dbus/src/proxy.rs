@@ -150,6 +150,14 @@ pub trait Job {
     #[zbus(property)]
     fn bytes_fetched(&self) -> zbus::Result<u64>;
 
+    /// Bytes written to the target.
+    #[zbus(property)]
+    fn bytes_written(&self) -> zbus::Result<u64>;
+
+    /// Bytes of the release that the target held already.
+    #[zbus(property)]
+    fn bytes_unchanged(&self) -> zbus::Result<u64>;
+
     /// The whole job in percent, 0 to 100.
     #[zbus(property)]
     fn progress(&self) -> zbus::Result<u32>;

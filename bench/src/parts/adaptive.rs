@@ -100,6 +100,8 @@ fn of_otad(bench: &Bench, pair: &Pair) -> Result<Vec<Row>, Error> {
     for round in 0..=bench.rounds {
         one(bench, pair, &mut board, &web, &url, &a, again, &mut updated, round)?;
     }
+    // An image that is shorter than the slot would leave the end of what was there before.
+    a.fill(&bench.noise()?)?;
     a.fill(&pair.old)?;
     let reset: fn(&mut Board) -> Result<(), Error> = Board::reset;
     board.reset()?;

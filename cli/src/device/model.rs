@@ -72,6 +72,9 @@ pub(super) struct Job {
     /// Bytes of the phase in all; 0 while unknown.
     pub(super) bytes_total: u64,
     pub(super) bytes_fetched: u64,
+    pub(super) bytes_written: u64,
+    /// Bytes that the target held already.
+    pub(super) bytes_unchanged: u64,
     /// Empty until the manifest is verified.
     pub(super) version: String,
     /// The answer these values came in: signals that were received before it are older than they.
@@ -186,6 +189,8 @@ impl Job {
                 "BytesDone" => self.bytes_done = fields.number("BytesDone")?,
                 "BytesTotal" => self.bytes_total = fields.number("BytesTotal")?,
                 "BytesFetched" => self.bytes_fetched = fields.number("BytesFetched")?,
+                "BytesWritten" => self.bytes_written = fields.number("BytesWritten")?,
+                "BytesUnchanged" => self.bytes_unchanged = fields.number("BytesUnchanged")?,
                 "Version" => self.version = fields.text("Version")?,
                 // A property of a later revision of the interface: not ours to show.
                 _ => {}

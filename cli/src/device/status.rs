@@ -113,10 +113,12 @@ fn render(device: &Device, style: Style) -> String {
     }
     if let Some(job) = &device.job {
         let done = format!(
-            "{}, {} %, {} fetched",
+            "{}, {} %, {} fetched, {} written, {} unchanged",
             or_dash(&job.phase),
             job.progress,
-            human_bytes(job.bytes_fetched)
+            human_bytes(job.bytes_fetched),
+            human_bytes(job.bytes_written),
+            human_bytes(job.bytes_unchanged)
         );
         rows.push(row(["job", &done]));
     }

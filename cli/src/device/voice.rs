@@ -35,6 +35,8 @@ pub(super) enum Report<'a> {
         bytes_done: u64,
         bytes_total: u64,
         bytes_fetched: u64,
+        bytes_written: u64,
+        bytes_unchanged: u64,
         version: &'a str,
     },
     /// The next step is up to somebody else: `daemon`, `reboot` or `trial`.
@@ -62,6 +64,8 @@ impl<'a> Report<'a> {
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             bytes_fetched: job.bytes_fetched,
+            bytes_written: job.bytes_written,
+            bytes_unchanged: job.bytes_unchanged,
             version: &job.version,
         }
     }

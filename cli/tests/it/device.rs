@@ -31,6 +31,8 @@ pub(crate) fn job(phase: &str, progress: u32, done: u64, total: u64) -> Step {
         ("BytesDone", done.into()),
         ("BytesTotal", total.into()),
         ("BytesFetched", done.into()),
+        ("BytesWritten", (done / 2).into()),
+        ("BytesUnchanged", (done / 4).into()),
         ("Version", "2.1.0".into()),
     ]))
 }
@@ -242,7 +244,8 @@ fn json_is_one_event_per_line_with_the_documented_fields() {
     assert_eq!(events[0], json!({"event": "started", "job": JOB}));
     assert!(events.contains(&json!({
         "event": "progress", "job": JOB, "phase": "writing", "progress": 80, "bytes_done": 80 << 20,
-        "bytes_total": 100 << 20, "bytes_fetched": 80 << 20, "version": "2.1.0"
+        "bytes_total": 100 << 20, "bytes_fetched": 80 << 20,
+        "bytes_written": 40 << 20, "bytes_unchanged": 20 << 20, "version": "2.1.0"
     })));
     assert_eq!(
         events.last().unwrap(),

@@ -565,6 +565,16 @@ impl Job {
     }
 
     #[zbus(property)]
+    fn bytes_written(&self) -> u64 {
+        self.property("BytesWritten")
+    }
+
+    #[zbus(property)]
+    fn bytes_unchanged(&self) -> u64 {
+        self.property("BytesUnchanged")
+    }
+
+    #[zbus(property)]
     fn progress(&self) -> u32 {
         self.property("Progress")
     }

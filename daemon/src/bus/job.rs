@@ -47,7 +47,17 @@ impl Job {
 
     #[zbus(property)]
     fn bytes_fetched(&self) -> u64 {
-        self.view.progress.snapshot().fetched
+        self.view.progress.counts().fetched
+    }
+
+    #[zbus(property)]
+    fn bytes_written(&self) -> u64 {
+        self.view.progress.counts().written
+    }
+
+    #[zbus(property)]
+    fn bytes_unchanged(&self) -> u64 {
+        self.view.progress.counts().unchanged
     }
 
     #[zbus(property)]

@@ -111,7 +111,9 @@ impl Publisher<'_> {
         changes.note("Phase", before.phase.word(), now.phase.word());
         changes.note("BytesDone", before.done, now.done);
         changes.note("BytesTotal", before.total, now.total);
-        changes.note("BytesFetched", before.fetched, now.fetched);
+        changes.note("BytesFetched", before.counts.fetched, now.counts.fetched);
+        changes.note("BytesWritten", before.counts.written, now.counts.written);
+        changes.note("BytesUnchanged", before.counts.unchanged, now.counts.unchanged);
         changes.note("Progress", before.percent(), now.percent());
         changes.note("Version", before.version, now.version);
         self.changed(&path, otad_dbus::JOB_INTERFACE, changes).await

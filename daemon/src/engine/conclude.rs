@@ -99,7 +99,9 @@ impl Engine {
             "boot_id": self.boot_id,
             "started_at": attempt.started,
             "duration_ms": now.saturating_sub(attempt.started).saturating_mul(1000),
-            "bytes_fetched": attempt.fetched,
+            "bytes_fetched": attempt.counts.fetched,
+            "bytes_written": attempt.counts.written,
+            "bytes_unchanged": attempt.counts.unchanged,
             "log": log,
         });
         self.record.queue_report(report);

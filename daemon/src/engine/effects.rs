@@ -161,7 +161,7 @@ impl Engine {
         let runs_it = says.version == before.version && says.sequence == before.sequence;
         let is_new = release.version != before.version || release.sequence != before.sequence;
         // An attempt that fetched nothing found its release in the slot, under whatever name it was there before.
-        if !(runs_it && is_new && attempt.fetched > 0) {
+        if !(runs_it && is_new && attempt.counts.fetched > 0) {
             return Ok(());
         }
         let (old, new) = (&before.version, &release.version);

@@ -169,14 +169,14 @@ impl Engine {
                     "slot {} is synced: {} bytes fetched, {} written, {} not written because the slot held them, {} taken \
                      from the running slot or a delta",
                     written.synced.name(),
-                    written.fetched,
-                    written.written,
-                    written.spared,
+                    written.counts.fetched,
+                    written.counts.written,
+                    written.counts.unchanged,
                     written.saved
                 );
                 self.synced = Some(written.synced);
                 self.begin(Phase::Arming);
-                Event::Synced(written.fetched)
+                Event::Synced(written.counts)
             }
             Err(failure) => ended(failure),
         };

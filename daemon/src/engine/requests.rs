@@ -4,7 +4,7 @@ use super::{Engine, IllegalEvent};
 use crate::config::RebootPolicy;
 use crate::failure::{Code, Failure};
 use crate::install::prepare::Source;
-use crate::lifecycle::event::{Attempt, Event, Origin, Reason, Stage, State};
+use crate::lifecycle::event::{Attempt, Counts, Event, Origin, Reason, Stage, State};
 use crate::lifecycle::recover::Standing;
 use crate::ports::Stop;
 
@@ -102,7 +102,7 @@ impl Engine {
             started: self.ports.clock.wall_seconds(),
             reboot: reboot || self.config.reboot == RebootPolicy::Immediate,
             release: None,
-            fetched: 0,
+            counts: Counts::default(),
             supersedes: None,
         })
     }

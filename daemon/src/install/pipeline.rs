@@ -22,10 +22,11 @@ use super::progress::Phase;
 use super::readback::{self, SyncedSlot};
 use super::sources::Sources;
 use super::view::View;
-use super::writer::{Tally, Writer};
+use super::writer::Writer;
 use super::{Held, Placed, Target, kept, stopped, walk};
 use crate::config::SlotName;
 use crate::failure::{Act, Failure, from_slot};
+use crate::lifecycle::event::Counts;
 use crate::trial::BootControl;
 
 /// What a finished write counted.
@@ -33,14 +34,10 @@ use crate::trial::BootControl;
 pub struct Written {
     /// The proof that the slot is whole.
     pub synced: SyncedSlot,
-    /// Bytes read from the source.
-    pub fetched: u64,
+    /// What it cost.
+    pub counts: Counts,
     /// Plain bytes that another slot had.
     pub saved: u64,
-    /// Bytes written to the slot, heads and runs of zeros included.
-    pub written: u64,
-    /// Bytes of the release that were not written because the slot held them.
-    pub spared: u64,
 }
 
 /// Writes the plan to the target and proves it.
@@ -60,16 +57,13 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
     let total = targets.iter().map(|target| target.image.size).sum();
     progress.begin(Phase::Writing, total);
     let mut heads = Vec::with_capacity(targets.len());
-    let mut tally = Tally::default();
     for (number, target) in targets.iter_mut().enumerate() {
         if target.held.is_empty() {
             // A pipe brings the index of a later image only now.
             kept::read(fs, number, &target.image, &mut sources.bundle)?;
         }
-        let (head, body) = write_body(context, number, target, &mut sources)?;
-        tally.written += body.written + target.head();
-        tally.spared += body.spared;
-        heads.push(head);
+        heads.push(write_body(context, number, target, &mut sources)?);
+        progress.wrote(target.head());
     }
     sources.bundle.finish()?;
     debug_assert_eq!(release.images.len(), targets.len());
@@ -83,8 +77,8 @@ pub fn write(context: &Context<'_>, boot: &BootControl, plan: Plan) -> Result<Wr
         readback::bodies(context.check(), target, head)?;
     }
     let synced = write_heads(slot, &mut targets, &heads).inspect_err(|_| take_heads_back(&mut targets))?;
-    let Tally { written, spared } = tally;
-    Ok(Written { synced, fetched: sources.fetched(), saved: sources.saved, written, spared })
+    progress.fetched(sources.fetched());
+    Ok(Written { synced, counts: progress.counts(), saved: sources.saved })
 }
 
 /// Makes the image unloadable by anybody until its head comes back (fault matrix, rule 2). The front page goes first: a
@@ -102,13 +96,13 @@ fn flush(target: &mut Target) -> Result<(), Failure> {
     target.device.flush().map_err(|error| from_slot(Act::Flush, &target.place, &error))
 }
 
-/// Brings every chunk that the target lacks; returns the withheld head and what was written and what not.
+/// Brings every chunk that the target lacks; returns the withheld head.
 fn write_body(
     context: &Context<'_>,
     number: usize,
     target: &mut Target,
     sources: &mut Sources,
-) -> Result<(Vec<u8>, Tally), Failure> {
+) -> Result<Vec<u8>, Failure> {
     let (progress, stop) = (context.progress, context.stop);
     let (image, head) = (target.image.clone(), target.head());
     let held = std::mem::take(&mut target.held);
@@ -116,7 +110,6 @@ fn write_body(
     let still_there = |placed: &Placed| placed.plain >= head && held.get(placed.number);
     let is_missing = |placed: &Result<Placed, Failure>| !placed.as_ref().is_ok_and(&still_there);
     sources.expect(number, || Ok(walk(context.fs, &image)?.filter(is_missing)))?;
-    let mut spared = 0;
     let missing = walk(context.fs, &image)?.filter_map(|placed| {
         if stop.requested() {
             return Some(Err(stopped()));
@@ -124,7 +117,7 @@ fn write_body(
         match placed {
             Ok(placed) if still_there(&placed) => {
                 progress.advance(placed.chunk.plain_len.into());
-                spared += u64::from(placed.chunk.plain_len);
+                progress.unchanged(placed.chunk.plain_len.into());
                 None
             }
             other => Some(other),
@@ -137,8 +130,7 @@ fn write_body(
         sources,
         &mut writer,
     )?;
-    let (head, tally) = writer.finish()?;
-    Ok((head, Tally { spared: tally.spared + spared, ..tally }))
+    writer.finish()
 }
 
 /// A view of what the target holds, where most chunks are there already: then those that are not have blocks that are, and few

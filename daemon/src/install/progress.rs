@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::lifecycle::event::Counts;
+
 /// What an install is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -64,8 +66,8 @@ pub struct Snapshot {
     pub done: u64,
     /// Bytes of the phase in all; 0 while unknown.
     pub total: u64,
-    /// Bytes read from the source.
-    pub fetched: u64,
+    /// Bytes fetched and written so far.
+    pub counts: Counts,
     /// Version, once verified.
     pub version: String,
 }
@@ -89,6 +91,8 @@ struct Inner {
     done: AtomicU64,
     total: AtomicU64,
     fetched: AtomicU64,
+    written: AtomicU64,
+    unchanged: AtomicU64,
     /// Counts every sign of life; the watchdog compares it with what it saw before.
     moves: AtomicU64,
 }
@@ -100,6 +104,8 @@ impl Default for Progress {
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
             moves: AtomicU64::new(0),
         }))
     }
@@ -131,6 +137,16 @@ impl Progress {
         self.0.moves.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more bytes were written to the target.
+    pub fn wrote(&self, bytes: u64) {
+        self.0.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more bytes of the release need not be written, because the target holds them.
+    pub fn unchanged(&self, bytes: u64) {
+        self.0.unchanged.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// The phase begins anew: what was done so far was only a look.
     pub fn rewind(&self) {
         self.0.done.store(0, Ordering::Relaxed);
@@ -149,7 +165,16 @@ impl Progress {
             version,
             done: self.0.done.load(Ordering::Relaxed),
             total: self.0.total.load(Ordering::Relaxed),
+            counts: self.counts(),
+        }
+    }
+
+    /// What was fetched and written so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
             fetched: self.0.fetched.load(Ordering::Relaxed),
+            written: self.0.written.load(Ordering::Relaxed),
+            unchanged: self.0.unchanged.load(Ordering::Relaxed),
         }
     }
 

@@ -13,15 +13,6 @@ use crate::failure::{Act, Failure, from_slot};
 /// What is compared with what the target holds, and written where it differs: the page of flash and file systems.
 const BLOCK_BYTES: usize = 4096;
 
-/// What writing a body counted.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
-    /// Bytes written, runs of zeros included.
-    pub written: u64,
-    /// Bytes that were not written because the target held them.
-    pub spared: u64,
-}
-
 /// Writes the body of one image in rising order and keeps its head back.
 pub struct Writer<'a> {
     target: &'a mut Target,
@@ -33,7 +24,6 @@ pub struct Writer<'a> {
     tail_at: u64,
     /// What the target holds, where it is worth comparing.
     before: Option<View>,
-    tally: Tally,
 }
 
 impl<'a> Writer<'a> {
@@ -41,13 +31,13 @@ impl<'a> Writer<'a> {
     pub fn new(target: &'a mut Target, before: Option<View>, progress: &'a Progress) -> Self {
         let head = vec![0; usize::try_from(target.head()).unwrap_or(0)];
         let tail = Vec::with_capacity(ALIGNMENT);
-        Writer { target, progress, head, tail, tail_at: 0, before, tally: Tally::default() }
+        Writer { target, progress, head, tail, tail_at: 0, before }
     }
 
     /// Writes what is still kept; the head stays back.
-    pub fn finish(mut self) -> Result<(Vec<u8>, Tally), Failure> {
+    pub fn finish(mut self) -> Result<Vec<u8>, Failure> {
         self.flush_tail()?;
-        Ok((self.head, self.tally))
+        Ok(self.head)
     }
 
     /// How much of `length` bytes at `offset` belongs to the head.
@@ -83,7 +73,7 @@ impl<'a> Writer<'a> {
             differing += run.len();
             self.write(at + as_u64(run.start), data.get(run).unwrap_or_default())?;
         }
-        self.tally.spared += as_u64(data.len() - differing);
+        self.progress.unchanged(as_u64(data.len() - differing));
         Ok(())
     }
 
@@ -92,7 +82,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         self.target.device.write_at(at, data).map_err(|error| failed(self.target, at, &error))?;
-        self.tally.written += as_u64(data.len());
+        self.progress.wrote(as_u64(data.len()));
         Ok(())
     }
 }
@@ -124,7 +114,7 @@ impl Sink for Writer<'_> {
         if at < range.end {
             let body = range.end - at;
             self.target.device.zero(at, body).map_err(|error| failed(self.target, at, &error))?;
-            self.tally.written += body;
+            self.progress.wrote(body);
         }
         self.progress.advance(length);
         Ok(())
@@ -251,12 +241,13 @@ mod tests {
             for (number, piece) in image.chunks(step).enumerate() {
                 writer.put(&mut Batch::of((number * step) as u64, piece)).unwrap();
             }
-            let (head, tally) = writer.finish().unwrap();
+            let head = writer.finish().unwrap();
             let front = HEAD_BYTES as usize;
             assert!(head == image[..front], "{step}: the head");
             assert!(plate.bytes.lock().unwrap()[front..SIZE as usize] == image[front..], "{step}: the body");
             assert!(plate.bytes.lock().unwrap()[..front].iter().all(|byte| *byte == 0xee), "{step}");
-            assert_eq!((tally.written, tally.spared), (SIZE - HEAD_BYTES, 0));
+            let counts = progress.counts();
+            assert_eq!((counts.written, counts.unchanged), (SIZE - HEAD_BYTES, 0));
             let mut end = HEAD_BYTES;
             for write in plate.writes.lock().unwrap().iter() {
                 assert!(write.start == end && write.start % 4096 == 0, "{step}: {write:?} after {end}");
@@ -279,13 +270,14 @@ mod tests {
         let mut writer = Writer::new(&mut target, Some(view), &progress);
         writer.put(&mut Batch::of(0, &image[..400_001])).unwrap();
         writer.put(&mut Batch::of(400_001, &image[400_001..])).unwrap();
-        let (_, tally) = writer.finish().unwrap();
+        writer.finish().unwrap();
         assert!(
             plate.bytes.lock().unwrap()[HEAD_BYTES as usize..SIZE as usize] == image[HEAD_BYTES as usize..]
         );
         // Three whole blocks and the end, which is no whole block and is always written.
         let end = SIZE % 4096;
-        assert_eq!((tally.written, tally.spared), (3 * 4096 + end, SIZE - HEAD_BYTES - 3 * 4096 - end));
+        let counts = progress.counts();
+        assert_eq!((counts.written, counts.unchanged), (3 * 4096 + end, SIZE - HEAD_BYTES - 3 * 4096 - end));
         let writes = plate.writes.lock().unwrap();
         assert_eq!(writes.len(), 4, "{writes:?}");
     }

@@ -61,12 +61,26 @@ pub struct Attempt {
     /// What is being installed, once the manifest is verified.
     #[serde(default)]
     pub release: Option<Release>,
-    /// Bytes fetched from the source.
-    #[serde(default)]
-    pub fetched: u64,
+    /// What was fetched and written.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// The armed attempt that this one will replace once it is verified; until then that one stays armed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supersedes: Option<Box<Attempt>>,
+}
+
+/// What an install cost, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Fetched from the source.
+    #[serde(default)]
+    pub fetched: u64,
+    /// Written to the target, heads and runs of zeros included: the wear of its flash.
+    #[serde(default)]
+    pub written: u64,
+    /// Of the release, not written because the target held them.
+    #[serde(default)]
+    pub unchanged: u64,
 }
 
 /// Why an update ended without success.
@@ -157,8 +171,8 @@ pub enum Event {
     AlreadyHeld(Option<Release>),
     /// The running slot holds exactly this release.
     AlreadyInstalled,
-    /// The target is written, flushed and read back; so many bytes were fetched.
-    Synced(u64),
+    /// The target is written, flushed and read back; that is what it cost.
+    Synced(Counts),
     /// The environment transaction that arms is durable.
     Armed,
     /// The stage that was running failed.

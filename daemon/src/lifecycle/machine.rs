@@ -44,8 +44,8 @@ pub fn step(state: &State, event: Event) -> Result<(State, Vec<Effect>), Illegal
             (before(attempt).unwrap_or(Idle), vec![Conclude(Conclusion::Unchanged), Persist])
         }
 
-        (Upgrading(attempt), Event::Synced(fetched)) => {
-            let attempt = Attempt { fetched, ..attempt.clone() };
+        (Upgrading(attempt), Event::Synced(counts)) => {
+            let attempt = Attempt { counts, ..attempt.clone() };
             (PostUpgrade(attempt, Stage::Arming), vec![Remember, Persist, Arm])
         }
 

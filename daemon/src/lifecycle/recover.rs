@@ -3,7 +3,7 @@
 //! While the environment can be read it is the truth about booting, and the record is brought in line with it. The
 //! function is pure and idempotent: recovering from what it decided decides the same again. It needs no network.
 
-use super::event::{Attempt, Conclusion, Effect, Origin, Reason, Stage, State};
+use super::event::{Attempt, Conclusion, Counts, Effect, Origin, Reason, Stage, State};
 use crate::config::SlotName;
 use crate::failure::Code;
 
@@ -336,7 +336,7 @@ fn unrecorded(facts: &BootFacts) -> Attempt {
         started: 0,
         reboot: false,
         release: None,
-        fetched: 0,
+        counts: Counts::default(),
         supersedes: None,
     }
 }

@@ -27,7 +27,7 @@ fn attempt() -> Attempt {
         started: 0,
         reboot: false,
         release: None,
-        fetched: 0,
+        counts: Counts::default(),
         supersedes: None,
     }
 }
@@ -50,7 +50,7 @@ fn events() -> Vec<Event> {
         Event::Prepared(release()),
         Event::AlreadyHeld(Some(release())),
         Event::AlreadyInstalled,
-        Event::Synced(7),
+        Event::Synced(Counts { fetched: 7, written: 8, unchanged: 9 }),
         Event::Armed,
         Event::Failed(reason()),
         Event::Cancelled,

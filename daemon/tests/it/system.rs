@@ -155,7 +155,7 @@ fn the_record_is_written_as_the_deadline_reads_it() {
         started: 0,
         reboot: false,
         release: None,
-        fetched: 0,
+        counts: Default::default(),
         supersedes: None,
     };
     let mut record = otad::lifecycle::record::Record::default();
