@@ -1,9 +1,13 @@
 //! Too little of everything: descriptors, memory, room, time; and a device that goes away.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use otad::adapters::block::SystemDevices;
+use otad::ports::SlotDevices as _;
 
 use super::board::{Board, Goods, Halfway};
 use super::tracer::Tracer;
@@ -92,6 +96,26 @@ fn a_medium_that_goes_away_fails_the_job_only() {
     let output = board.install();
     assert!(output.status.success(), "{}", said(&output));
     board.assert_installed("with the medium back");
+}
+
+/// Runs of zeros cost no flash: the device is told to forget the range, and what it lay on is free again.
+#[test]
+fn zeros_are_holes_in_what_a_device_is_made_of() {
+    const NOISE: u64 = 512 << 10;
+    let mut board = Board::new();
+    board.reset(["a", "b"], &Goods::get().old);
+    let (device, medium) = (board.target(), board.medium("b"));
+    let allocated = || fs::metadata(&medium).unwrap().blocks() * 512;
+    let mut target = SystemDevices.open_target(&device).unwrap();
+    target.write_at(0, &vec![0x5a; NOISE as usize]).unwrap();
+    target.flush().unwrap();
+    let full = allocated();
+    target.zero(0, NOISE).unwrap();
+    target.flush().unwrap();
+    assert!(allocated() + NOISE <= full, "{} bytes are allocated, {full} before", allocated());
+    let mut found = vec![1; NOISE as usize];
+    target.reader().unwrap().read_at(0, &mut found).unwrap();
+    assert!(found.iter().all(|byte| *byte == 0));
 }
 
 /// S16: every write takes two seconds. Status is there at once, and cancelling takes no longer than the write under way.
