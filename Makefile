@@ -45,6 +45,15 @@ deb: ## make Debian packages of otad and otaserver for amd64 and arm64 in target
 	scripts/deb amd64
 	scripts/deb arm64
 
+# Seconds for each target; mutations of a valid bundle, root and channel document.
+SECONDS_EACH ?= 60
+MUTATIONS ?= 2000000
+
+.PHONY: fuzz
+fuzz: ## hostile bytes for every parser: SECONDS_EACH per target [60], MUTATIONS of valid documents [2000000]
+	scripts/need build
+	scripts/fuzz $(SECONDS_EACH) $(MUTATIONS)
+
 .PHONY: bench
 bench: ## measure beside other updaters, about an hour; BENCH='--quick --rounds 1' tries it out
 	scripts/need bench

@@ -266,7 +266,7 @@ impl Body {
         let mut body = Body { places: Vec::new(), seams: Vec::new(), seams_seen: 0, total_size: start };
         let mut pad = 0;
         for image in &manifest.images {
-            let index = body.push(&mut pad, index_name(&image.role), image.index.size)?;
+            let index = body.push(&mut pad, index_name(&image.role), image.stored_index().size)?;
             let chunks = body.push(&mut pad, chunks_name(&image.role), image.payload_size)?;
             body.places.push(Place { index, chunks });
         }

@@ -1,6 +1,6 @@
 //! From stored bytes to plain bytes, in the only safe order.
 //!
-//! First the stored bytes are compared with the index, then a decoder runs whose output is bounded by the plain length,
+//! First the stored bytes are compared with the index, then decrypted if they are encrypted, then a decoder runs whose output is bounded by the plain length,
 //! then length and hash of the plain bytes are compared. A decoder therefore never sees a byte that the signer did not
 //! produce, and cannot produce more memory than the signer announced. Decoder state is made once and used again.
 
@@ -11,6 +11,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::digest::{Digest, to_hex};
 use crate::error::Error;
 use crate::index::{Chunk, ChunkKind};
+use crate::seal::{ImageSeal, Part};
 
 /// Fixed part of a gzip member before the deflate stream (RFC 1952, section 2.3).
 const GZIP_HEADER_BYTES: usize = 10;
@@ -68,13 +69,40 @@ impl Decoder {
     /// # Errors
     /// Those of [`Decoder::decode`]; [`Error::Caller`] when the place has another length.
     pub fn decode_into(&mut self, chunk: &Chunk, stored: &[u8], plain: &mut [u8]) -> Result<(), Error> {
-        let stored_sha256 = Digest::of(stored);
-        if stored_sha256.truncated() != chunk.stored_sha256 || stored.len() != chunk.stored_len as usize {
-            return Err(Error::StoredMismatch {
-                found: to_hex(&stored_sha256.truncated()),
-                wanted: to_hex(&chunk.stored_sha256),
-            });
-        }
+        let stored_sha256 = check_stored(chunk, stored)?;
+        self.unpack(chunk, stored, Some(stored_sha256), plain)
+    }
+
+    /// The same for a chunk of an encrypted image, which is decrypted where it lies between the two: `number` is its number in
+    /// the image.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::decode_into`]; [`Error::Decrypt`] when it does not open.
+    pub fn decode_sealed_into(
+        &mut self,
+        chunk: &Chunk,
+        (seal, number): (&ImageSeal, u64),
+        stored: &mut [u8],
+        plain: &mut [u8],
+    ) -> Result<(), Error> {
+        check_stored(chunk, stored)?;
+        let bare = match chunk.kind {
+            ChunkKind::Zero => stored,
+            ChunkKind::Stored | ChunkKind::Gzip | ChunkKind::Zstd => {
+                seal.open(Part::Chunk, number, stored)?
+            }
+        };
+        self.unpack(chunk, bare, None, plain)
+    }
+
+    /// Decodes bytes that are what the signer stored; `sha256` is their hash where it was needed.
+    fn unpack(
+        &mut self,
+        chunk: &Chunk,
+        stored: &[u8],
+        sha256: Option<Digest>,
+        plain: &mut [u8],
+    ) -> Result<(), Error> {
         let length = chunk.plain_len as usize;
         if plain.len() != length {
             return Err(Error::Caller(format!("a place of {} bytes for a chunk of {length}", plain.len())));
@@ -94,7 +122,7 @@ impl Decoder {
                     .get_mut(..bytes)
                     .unwrap_or_default()
                     .copy_from_slice(stored.get(..bytes).unwrap_or_default());
-                (stored_sha256, bytes)
+                (sha256.unwrap_or_else(|| Digest::of(plain)), bytes)
             }
             ChunkKind::Gzip => {
                 self.gunzip(stored, chunk.plain_len, plain)?;
@@ -163,6 +191,15 @@ impl Decoder {
         // Decodes in one piece into its place, which serves as window: nothing is allocated.
         self.zstd.decompress_to_buffer(stored, plain).map_err(|error| wrong(error.to_string()))
     }
+}
+
+/// Compares stored bytes with the index; returns their hash.
+fn check_stored(chunk: &Chunk, stored: &[u8]) -> Result<Digest, Error> {
+    let found = Digest::of(stored);
+    if found.truncated() == chunk.stored_sha256 && stored.len() == chunk.stored_len as usize {
+        return Ok(found);
+    }
+    Err(Error::StoredMismatch { found: to_hex(&found.truncated()), wanted: to_hex(&chunk.stored_sha256) })
 }
 
 /// The length as a gzip trailer writes it; a chunk is far below 2^32 bytes.

@@ -3,8 +3,8 @@
 //! Owns [`Digest`]: 32 bytes, written as exactly 64 lower-case hexadecimal digits everywhere (manifest, records, server),
 //! so that two spellings of one hash cannot exist.
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, io};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
@@ -14,6 +14,9 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
+    /// Stands for a hash that is not known; nothing has it.
+    pub(crate) const UNKNOWN: Digest = Digest([0; 32]);
+
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(Sha256::digest(bytes).into())
@@ -50,6 +53,20 @@ impl Hasher {
     /// The hash of everything added.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
+    }
+}
+
+/// A hash as something to copy into.
+pub(crate) struct HashWriter(pub(crate) Hasher);
+
+impl io::Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -261,6 +261,33 @@ pub enum Error {
         /// The version that counts.
         needed: u64,
     },
+    /// The bundle is encrypted, and nothing was given to decrypt it with.
+    #[error(
+        "the bundle is encrypted (recipients: {count}), and no key was given: [decrypt] in otad.toml, --device-key"
+    )]
+    Locked {
+        /// How many recipients it has.
+        count: usize,
+    },
+    /// The bundle is encrypted for other keys.
+    #[error(
+        "the bundle is encrypted (recipients: {count}), and key {key} is none of them: build it with `--recipient`"
+    )]
+    NotRecipient {
+        /// Id of the key that was given.
+        key: String,
+        /// How many recipients it has.
+        count: usize,
+    },
+    /// Something encrypted does not open with its key.
+    #[error("{what} does not open with its key")]
+    Decrypt {
+        /// What was to be decrypted.
+        what: String,
+    },
+    /// A command that stands for a private key failed.
+    #[error("cannot unwrap the content key: {0}")]
+    Unwrap(String),
     /// A key cannot be used.
     #[error("key: {0}")]
     Key(String),
@@ -302,6 +329,8 @@ impl Error {
             Error::RootStep { source, .. } => source.code(),
             Error::RootGap { .. } => "KEYS_GAP",
             Error::RootReplay { .. } => "KEYS_REPLAY",
+            Error::Locked { .. } | Error::NotRecipient { .. } => "DECRYPT_NO_KEY",
+            Error::Decrypt { .. } | Error::Unwrap(_) => "DECRYPT_FAILED",
             Error::Key(_) => "KEY_INVALID",
             Error::Delta(error) => error.code(),
             Error::Order(_) => "INVALID_OPTION",

@@ -11,6 +11,8 @@
 //! | 56 | 1 | kind: 0 zero, 1 stored, 2 gzip, 3 zstd |
 //! | 57 | 3 | zero |
 //!
+//! In an encrypted bundle *stored bytes* are the encrypted ones, with their tag of 16 bytes.
+//!
 //! *zero* has no stored bytes; *stored* is the plain bytes; *gzip* is one RFC 1952 member without optional header fields;
 //! *zstd* is one RFC 8878 frame with its content size and no dictionary. The last two are always shorter than plain.
 //!
@@ -94,10 +96,11 @@ impl Chunk {
     /// # Errors
     /// [`Error::Index`]; its record number is 0, readers of a whole index fill it in.
     pub fn decode(record: &[u8; RECORD_BYTES]) -> Result<Chunk, Error> {
-        Chunk::parse(record).map_err(|problem| Error::Index { record: 0, problem })
+        Chunk::parse(record, 0).map_err(|problem| Error::Index { record: 0, problem })
     }
 
-    fn parse(record: &[u8; RECORD_BYTES]) -> Result<Chunk, String> {
+    /// `cover` is what encryption adds to what is stored.
+    fn parse(record: &[u8; RECORD_BYTES], cover: u32) -> Result<Chunk, String> {
         let mut rest = record.as_slice();
         let (sha256, stored_sha256) = (take(&mut rest), take(&mut rest));
         let (plain_len, stored_len) =
@@ -111,19 +114,22 @@ impl Chunk {
             return Err("bytes 57 to 59 must be zero".into());
         }
         let chunk = Chunk { sha256: Digest(sha256), stored_sha256, plain_len, stored_len, kind };
-        chunk.check()?;
+        chunk.check(cover)?;
         Ok(chunk)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, cover: u32) -> Result<(), String> {
         let (plain, stored) = (self.plain_len, self.stored_len);
         if plain == 0 || plain > MAX_CHUNK_BYTES {
             return Err(format!("plain length {plain} is not in 1..={MAX_CHUNK_BYTES}"));
         }
+        let bare = stored.checked_sub(cover);
         let sound = match self.kind {
             ChunkKind::Zero => stored == 0 && self.stored_sha256 == EMPTY_SHA256,
-            ChunkKind::Stored => stored == plain && self.stored_sha256 == self.sha256.truncated(),
-            ChunkKind::Gzip | ChunkKind::Zstd => 0 < stored && stored < plain,
+            ChunkKind::Stored => {
+                bare == Some(plain) && (cover > 0 || self.stored_sha256 == self.sha256.truncated())
+            }
+            ChunkKind::Gzip | ChunkKind::Zstd => bare.is_some_and(|bare| 0 < bare && bare < plain),
         };
         if sound {
             return Ok(());
@@ -170,6 +176,7 @@ pub(crate) struct Tally {
     chunking: Chunking,
     size: u64,
     payload_size: u64,
+    cover: u32,
     count: u64,
     seen: u64,
     plain: u64,
@@ -182,6 +189,7 @@ impl Tally {
             chunking: image.chunking,
             size: image.size,
             payload_size: image.payload_size,
+            cover: image.cover(),
             count: image.chunk_count(),
             seen: 0,
             plain: 0,
@@ -201,7 +209,7 @@ impl Tally {
     }
 
     fn judge(&mut self, record: &[u8; RECORD_BYTES]) -> Result<Chunk, String> {
-        let chunk = Chunk::parse(record)?;
+        let chunk = Chunk::parse(record, self.cover)?;
         self.seen += 1;
         // Neither sum can wrap: at most 2^33 records of at most 2^20 bytes.
         self.plain += u64::from(chunk.plain_len);

@@ -20,13 +20,18 @@ use crate::error::Error;
 pub const SIGNATURE_BYTES: usize = 64;
 
 /// Upper bound of a key file in bytes; a PEM file has a few hundred.
-const KEY_LIMIT_BYTES: usize = 64 * 1024;
+pub(crate) const KEY_LIMIT_BYTES: usize = 64 * 1024;
 
 /// The name of a key: the first 16 bytes of the SHA-256 of the 32-byte raw public key, as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
 
 impl KeyId {
+    /// That of a key with these bytes.
+    pub(crate) fn of(key: &[u8]) -> KeyId {
+        KeyId(Digest::of(key).truncated())
+    }
+
     /// The 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
@@ -81,7 +86,7 @@ impl PublicKey {
 
     /// The id under which signatures and roots name this key.
     pub fn id(&self) -> KeyId {
-        KeyId(Digest::of(self.as_bytes()).truncated())
+        KeyId::of(self.as_bytes())
     }
 
     /// Reads a `PUBLIC KEY` PEM text.
@@ -171,17 +176,22 @@ impl SigningKey {
 
     /// The same with the private half in another form, such as encrypted.
     pub fn write_new_as(&self, path: &Path, private: &str) -> Result<PathBuf, Error> {
-        let mut public = path.as_os_str().to_owned();
-        public.push(".pub");
-        let public = PathBuf::from(public);
-        create(path, 0o600, private)?;
-        if let Err(error) = create(&public, 0o644, &self.public_key().to_pem()) {
-            // Only what this call made: half a pair helps nobody.
-            let _ = std::fs::remove_file(path);
-            return Err(error);
-        }
-        Ok(public)
+        write_pair(path, private, &self.public_key().to_pem())
     }
+}
+
+/// Writes both halves of a new key; returns the path of the public one.
+pub(crate) fn write_pair(path: &Path, private: &str, public: &str) -> Result<PathBuf, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    let name = PathBuf::from(name);
+    create(path, 0o600, private)?;
+    if let Err(error) = create(&name, 0o644, public) {
+        // Only what this call made: half a pair helps nobody.
+        let _ = std::fs::remove_file(path);
+        return Err(error);
+    }
+    Ok(name)
 }
 
 impl Signer for SigningKey {
@@ -221,7 +231,8 @@ pub(crate) fn read_text(path: &Path, limit: usize) -> Result<String, Error> {
     Ok(text)
 }
 
-fn at(path: &Path, error: Error) -> Error {
+/// Puts the file's path before what is wrong with the key in it.
+pub(crate) fn at(path: &Path, error: Error) -> Error {
     if let Error::Key(problem) = &error {
         Error::Key(format!("{}: {problem}", path.display()))
     } else {

@@ -12,6 +12,7 @@
 //! | `signature`, `key`, `trust`, `chain` | what is signed, by whom, who is believed, and who comes after |
 //! | `channel` | which release is the latest, and until when that holds |
 //! | `manifest`, `index` | what a release and an image are made of |
+//! | `seal` | who can read an encrypted bundle, and how |
 //! | `reader`, `decode` | reading, in the safe order |
 //! | `delta` | making one release's images out of another's |
 //! | `build`, `walk`, `summary`, `resign` | making, checking, unpacking, showing and signing whole bundles |
@@ -32,12 +33,13 @@ mod key;
 mod manifest;
 mod reader;
 mod resign;
+mod seal;
 mod signature;
 mod summary;
 mod trust;
 mod walk;
 
-pub use build::{Built, Compression, Cutter, Progress, Recipe, Source, build};
+pub use build::{Built, Compression, Cutter, Progress, Recipe, Source, build, build_for};
 pub use chain::{CHAIN_LIMIT_BYTES, Chain, ROOT_TYPE, SignedRoot};
 pub use channel::{CHANNEL_LIMIT_BYTES, CHANNEL_TYPE, Channel, SignedChannel};
 pub use decode::Decoder;
@@ -48,10 +50,15 @@ pub use index::{Chunk, ChunkKind, IndexReader, MAX_CHUNK_BYTES, RECORD_BYTES};
 pub use input::{FileInput, Input, StreamInput};
 pub use key::{KeyId, PublicKey, SIGNATURE_BYTES, Signer, SigningKey};
 pub use manifest::{
-    Chunking, IMAGES_LIMIT, Image, ImageKind, IndexRef, MANIFEST_LIMIT_BYTES, Manifest, Recovery, Update,
+    Chunking, Encryption, IMAGES_LIMIT, Image, ImageKind, IndexRef, MANIFEST_LIMIT_BYTES, Manifest, Recovery,
+    Sealed, SealedHashes, Update,
 };
 pub use reader::{Bundle, Unverified};
 pub use resign::{add_signature, add_signature_and_roots};
+pub use seal::{
+    Binding, CONTENT_KEY_BYTES, ContentKey, DeviceKey, ImageSeal, Recipient, RecipientKey, TAG_BYTES,
+    WrapAlgorithm, Wrapped, X25519Key,
+};
 pub use signature::{
     MANIFEST_TYPE, SIGNATURE_FILE_LIMIT_BYTES, Signature, Signatures, pae, signature_from_base64,
 };

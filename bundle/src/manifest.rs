@@ -4,6 +4,7 @@
 //! ([`crate::Bundle::open`] does); the parser nevertheless survives every input, because a signing key can be stolen and
 //! a build system can be wrong. All sizes are bytes.
 
+mod hashes;
 mod raw;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::header::MEMBER_LIMIT_BYTES;
 use crate::index::{MAX_CHUNK_BYTES, RECORD_BYTES};
+use crate::seal::{HASHES_BYTES, TAG_BYTES, Wrapped};
 
 /// Upper bound of `manifest.toml` in bytes.
 pub const MANIFEST_LIMIT_BYTES: usize = 1024 * 1024;
@@ -31,8 +33,15 @@ const CHUNK_FLOOR_BYTES: u32 = 2048;
 /// Fixed chunks are multiples of this, so that they start at block boundaries of the device.
 const FIXED_STEP_BYTES: u32 = 4096;
 
+/// The one cipher there is.
+pub(crate) const CIPHER: &str = "aes-256-gcm";
+/// Length of encrypted hashes.
+pub(crate) const SEALED_HASHES_BYTES: usize = HASHES_BYTES + TAG_BYTES as usize;
+
 /// Features that this version understands when `update.critical` names them.
-const KNOWN_FEATURES: &[&str] = &[];
+const KNOWN_FEATURES: &[&str] = &[ENCRYPTION];
+/// The feature that every encrypted bundle names, so that a reader from before says what it lacks.
+pub(crate) const ENCRYPTION: &str = "encryption";
 
 /// A manifest that obeys every rule of the format.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +52,17 @@ pub struct Manifest {
     pub images: Vec<Image>,
     /// Where it is a way back from; `None` for every release that only leads forward.
     pub recovery: Option<Recovery>,
+    /// Who can read it; `None` when everybody can.
+    pub encryption: Option<Encryption>,
     /// Signed remarks for tools; a device ignores them.
     pub extra: toml::Table,
+}
+
+/// Who can read an encrypted bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// The content key, wrapped for each recipient; at least one, ids distinct.
+    pub recipients: Vec<Wrapped>,
 }
 
 /// What a release says that leads devices back to a lower sequence; it counts only with signatures of the recovery role.
@@ -80,20 +98,49 @@ pub struct Image {
     pub kind: ImageKind,
     /// Length of the plain image, at least 1.
     pub size: u64,
-    /// SHA-256 of the whole plain image.
+    /// SHA-256 of the whole plain image; zeros while the bundle is encrypted and not unlocked.
     pub sha256: Digest,
     /// How it was cut.
     pub chunking: Chunking,
-    /// The chunk index that the manifest vouches for.
+    /// The chunk index in the clear; its hash is zeros while the bundle is encrypted and not unlocked.
     pub index: IndexRef,
     /// Sum of all stored lengths; below 8 GiB.
     pub payload_size: u64,
+    /// How it stands in an encrypted bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
 }
+
+/// What the manifest says of an image of an encrypted bundle in place of hashes that would give away what it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Sealed {
+    /// The index as it stands in the bundle: its length, and SHA-256 of the table at its front.
+    pub index: IndexRef,
+    /// SHA-256 of the whole payload as it stands in the bundle.
+    pub payload_sha256: Digest,
+    /// The hashes of the plain image and of the plain index, encrypted.
+    pub hashes: SealedHashes,
+}
+
+/// Two hashes of 32 bytes, encrypted, and their tag; base64 in text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedHashes(pub(crate) [u8; SEALED_HASHES_BYTES]);
 
 impl Image {
     /// Number of chunks.
     pub fn chunk_count(&self) -> u64 {
         self.index.size / RECORD_BYTES as u64
+    }
+
+    /// The index as it stands in the bundle.
+    pub(crate) fn stored_index(&self) -> IndexRef {
+        self.sealed.as_ref().map_or(self.index, |sealed| sealed.index)
+    }
+
+    /// What encryption adds to each chunk that is stored, in bytes.
+    pub fn cover(&self) -> u32 {
+        if self.sealed.is_some() { TAG_BYTES } else { 0 }
     }
 }
 
@@ -222,6 +269,7 @@ impl Manifest {
             let problem = format!("{from} is not between the sequence {} and 2^63-1", self.update.sequence);
             return Err(wrong("recovery.from", problem));
         }
+        self.check_encryption()?;
         let mut roles = BTreeSet::new();
         for (number, image) in self.images.iter().enumerate() {
             let at = |key: &str| format!("image[{number}].{key}");
@@ -231,6 +279,30 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// All of it is encrypted, and says so to readers who do not know that, or nothing of it.
+    fn check_encryption(&self) -> Result<(), Error> {
+        let named = self.update.critical.iter().any(|feature| feature == ENCRYPTION);
+        let sealed = self.images.iter().filter(|image| image.sealed.is_some()).count();
+        let Some(encryption) = &self.encryption else {
+            return match (named, sealed) {
+                (false, 0) => Ok(()),
+                _ => Err(wrong("encryption", "is missing")),
+            };
+        };
+        if !named || sealed != self.images.len() {
+            return Err(wrong(
+                "encryption",
+                "needs all images encrypted, and \"encryption\" in update.critical",
+            ));
+        }
+        let mut keys = BTreeSet::new();
+        match encryption.recipients.iter().find(|wrapped| !keys.insert(wrapped.key)) {
+            Some(twice) => Err(wrong("encryption.recipient", format!("{} stands there twice", twice.key))),
+            None if keys.is_empty() => Err(wrong("encryption.recipient", "is missing")),
+            None => Ok(()),
+        }
     }
 
     /// Writes `manifest.toml`.
@@ -246,6 +318,10 @@ impl Manifest {
         }
         if let Some(recovery) = &self.recovery {
             let _ = write!(text, "\n[recovery]\nfrom = {}\n", recovery.from);
+        }
+        if let Some(encryption) = &self.encryption {
+            let _ = write!(text, "\n[encryption]\ncipher = \"{CIPHER}\"\n");
+            encryption.recipients.iter().for_each(|wrapped| text.push_str(&wrapped.to_toml()));
         }
         for image in &self.images {
             text.push_str(&image.to_toml());
@@ -309,10 +385,11 @@ impl Image {
                 format!("{} bytes; the container holds at most {MEMBER_LIMIT_BYTES}", self.payload_size);
             return Err(("payload-size", problem));
         }
-        if self.payload_size > self.size {
+        let most = self.size.saturating_add(self.chunk_count().saturating_mul(u64::from(self.cover())));
+        if self.payload_size > most {
             return Err((
                 "payload-size",
-                format!("{} is more than the image's {}", self.payload_size, self.size),
+                format!("{} is more than {most}, which all of the image takes", self.payload_size),
             ));
         }
         Ok(())
@@ -324,8 +401,9 @@ impl Image {
         if !size.is_multiple_of(RECORD_BYTES as u64) {
             return Err(format!("{size} is not a multiple of {RECORD_BYTES}"));
         }
-        if size > MEMBER_LIMIT_BYTES {
-            return Err(format!("{size} bytes; the container holds at most {MEMBER_LIMIT_BYTES}"));
+        let stored = self.stored_index().size;
+        if stored > MEMBER_LIMIT_BYTES {
+            return Err(format!("{stored} bytes; the container holds at most {MEMBER_LIMIT_BYTES}"));
         }
         let fewest = self.size.div_ceil(u64::from(self.chunking.max()));
         let most = self.size.div_ceil(u64::from(self.chunking.min()));
@@ -346,17 +424,26 @@ impl Image {
             }
             Chunking::Fixed { size } => format!("{{ kind = \"fixed\", size = {size} }}"),
         };
-        format!(
-            "\n[[image]]\nrole = {}\nkind = \"{}\"\nsize = {}\nsha256 = \"{}\"\nchunking = {chunking}\n\
+        let hashes = match &self.sealed {
+            None => format!("sha256 = \"{}\"", self.sha256),
+            Some(sealed) => format!("hashes = \"{}\"", sealed.hashes),
+        };
+        let index = self.stored_index();
+        let mut text = format!(
+            "\n[[image]]\nrole = {}\nkind = \"{}\"\nsize = {}\n{hashes}\nchunking = {chunking}\n\
              index = {{ size = {}, sha256 = \"{}\" }}\npayload-size = {}\n",
             quoted(&self.role),
             self.kind.name(),
             self.size,
-            self.sha256,
-            self.index.size,
-            self.index.sha256,
+            index.size,
+            index.sha256,
             self.payload_size
-        )
+        );
+        if let Some(sealed) = &self.sealed {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "payload-sha256 = \"{}\"", sealed.payload_sha256);
+        }
+        text
     }
 }
 

@@ -19,6 +19,7 @@ use crate::index::{MAX_CHUNK_BYTES, RECORD_BYTES, Tally};
 use crate::input::Input;
 use crate::key::KeyId;
 use crate::manifest::{Image, Manifest};
+use crate::seal::{DeviceKey, ImageSeal, Part, TAG_BYTES, Unlocked, index};
 use crate::signature::{MANIFEST_TYPE, Signatures};
 use crate::trust::{Role, Root};
 
@@ -88,7 +89,8 @@ impl<I: Input> Unverified<I> {
     pub(crate) fn contents(self) -> Result<Contents<I>, Error> {
         let manifest = Manifest::parse(&self.front.manifest)?;
         let body = Body::new(&manifest, self.cursor.position())?;
-        Ok(Contents { cursor: self.cursor, manifest_bytes: self.front.manifest, manifest, body })
+        let (cursor, manifest_bytes) = (self.cursor, self.front.manifest);
+        Ok(Contents { cursor, manifest_bytes, manifest, body, unlocked: None })
     }
 }
 
@@ -134,6 +136,24 @@ impl<I: Input> Bundle<I> {
     /// The roots beyond the one it was opened with, oldest first, each of which may follow the one before it.
     pub fn new_roots(&self) -> &[SignedRoot] {
         &self.new_roots
+    }
+
+    /// Unwraps the content key of an encrypted bundle, and completes the manifest by what it opens; does nothing to others.
+    ///
+    /// # Errors
+    /// The bundle is encrypted for other keys, or the key cannot be unwrapped.
+    pub fn unlock(&mut self, device: &dyn DeviceKey) -> Result<(), Error> {
+        self.contents.unlock(device)
+    }
+
+    /// Whether it is encrypted and was not unlocked: then only [`crate::verify`] and [`Bundle::finish`] are of use.
+    pub fn is_locked(&self) -> bool {
+        self.contents.is_locked()
+    }
+
+    /// What decrypts the chunks of an image, if they are encrypted and it was unlocked.
+    pub fn seal(&self, image: usize) -> Option<ImageSeal> {
+        self.contents.seal(image).cloned()
     }
 
     /// Exact length of the whole file in bytes.
@@ -202,10 +222,34 @@ pub(crate) struct Contents<I: Input> {
     pub(crate) manifest_bytes: Vec<u8>,
     pub(crate) manifest: Manifest,
     body: Body,
+    pub(crate) unlocked: Option<Unlocked>,
 }
 
 impl<I: Input> Contents<I> {
-    fn image(&self, number: usize) -> Result<&Image, Error> {
+    pub(crate) fn unlock(&mut self, device: &dyn DeviceKey) -> Result<(), Error> {
+        self.unlocked = Unlocked::open(&mut self.manifest, device)?;
+        Ok(())
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        self.manifest.encryption.is_some() && self.unlocked.is_none()
+    }
+
+    pub(crate) fn seal(&self, image: usize) -> Option<&ImageSeal> {
+        self.unlocked.as_ref()?.seals.get(image)
+    }
+
+    /// Refuses to look into what is encrypted.
+    pub(crate) fn require_unlocked(&self) -> Result<(), Error> {
+        match &self.manifest.encryption {
+            Some(encryption) if self.unlocked.is_none() => {
+                Err(Error::Locked { count: encryption.recipients.len() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn image(&self, number: usize) -> Result<&Image, Error> {
         self.manifest.images.get(number).ok_or_else(|| Error::Caller(format!("no image {number}")))
     }
 
@@ -214,13 +258,12 @@ impl<I: Input> Contents<I> {
     }
 
     pub(crate) fn read_index(&mut self, number: usize, sink: &mut dyn Write) -> Result<(), Error> {
+        self.require_unlocked()?;
         let image = self.image(number)?.clone();
-        let member = crate::container::index_name(&image.role);
-        let start = self.body.place(number)?.index;
-        // Its length is signed: nothing behind it need be fetched with it.
-        let index = start..start.saturating_add(image.index.size);
-        self.cursor.expect(self.body.unseen(start).chain([index]).collect());
-        self.body.advance(&mut self.cursor, start)?;
+        if image.sealed.is_some() {
+            return self.read_sealed_index(number, Some(sink));
+        }
+        let member = self.begin_index(number)?;
         let mut hasher = Hasher::new();
         let mut tally = Tally::new(&image);
         let mut wrong = None;
@@ -243,6 +286,77 @@ impl<I: Input> Contents<I> {
             return Err(Error::HashMismatch { what: member, found, wanted: image.index.sha256 });
         }
         wrong.map_or(Ok(()), Err)
+    }
+
+    /// Moves to the index of an image; returns its name.
+    fn begin_index(&mut self, number: usize) -> Result<String, Error> {
+        let image = self.image(number)?;
+        let (member, size) = (crate::container::index_name(&image.role), image.stored_index().size);
+        let start = self.body.place(number)?.index;
+        // Its length is signed: nothing behind it need be fetched with it.
+        let index = start..start.saturating_add(size);
+        self.cursor.expect(self.body.unseen(start).chain([index]).collect());
+        self.body.advance(&mut self.cursor, start)?;
+        Ok(member)
+    }
+
+    /// Reads an encrypted index: first the table, by the manifest's hash; then each frame, by its hash in the table, and only then
+    /// decrypted. Without a sink the stored bytes are checked, and nothing is decrypted.
+    pub(crate) fn read_sealed_index(
+        &mut self,
+        number: usize,
+        mut sink: Option<&mut dyn Write>,
+    ) -> Result<(), Error> {
+        let image = self.image(number)?.clone();
+        let member = self.begin_index(number)?;
+        let table = self.read_table(&image, &member)?;
+        let (mut tally, mut hasher, mut left) = (Tally::new(&image), Hasher::new(), image.index.size);
+        let mut frame = vec![0; index::FRAME_BYTES + index::TAG];
+        for (frame_number, known) in (0u64..).zip(table.as_chunks::<{ index::HASH_BYTES }>().0) {
+            let plain = usize::try_from(left).unwrap_or(usize::MAX).min(index::FRAME_BYTES);
+            left -= plain as u64;
+            let stored = frame.get_mut(..plain + index::TAG).unwrap_or_default();
+            self.cursor.read_exact(stored, &member)?;
+            let found = Digest::of(stored);
+            if found.0 != *known {
+                let what = format!("part {frame_number} of {member}");
+                return Err(Error::HashMismatch { what, found, wanted: Digest(*known) });
+            }
+            let Some(sink) = &mut sink else { continue };
+            let seal = self.seal(number).ok_or_else(|| Error::Caller("an image without its key".into()))?;
+            let plain = seal.open(Part::Index, frame_number, stored)?;
+            hasher.update(plain);
+            plain
+                .as_chunks::<RECORD_BYTES>()
+                .0
+                .iter()
+                .try_for_each(|record| tally.admit(record).map(drop))?;
+            sink.write_all(plain).map_err(|source| Error::Sink { what: member.clone(), source })?;
+        }
+        let found = hasher.finish();
+        if sink.is_some() && found != image.index.sha256 {
+            let what = format!("the decrypted {member}");
+            return Err(Error::HashMismatch { what, found, wanted: image.index.sha256 });
+        }
+        Ok(())
+    }
+
+    /// The hashes of the frames of an encrypted index, by the manifest's hash: about 32 bytes for 1024 chunks.
+    fn read_table(&mut self, image: &Image, member: &str) -> Result<Vec<u8>, Error> {
+        let frames = index::frames(image.chunk_count());
+        let bytes = usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(index::HASH_BYTES);
+        let mut table = Vec::new();
+        // Never more than is there: a signed length may still be wrong.
+        while table.len() < bytes {
+            let start = table.len();
+            table.resize(bytes.min(start + INDEX_WINDOW_BYTES), 0);
+            self.cursor.read_exact(table.get_mut(start..).unwrap_or_default(), member)?;
+        }
+        let (found, wanted) = (Digest::of(&table), image.stored_index().sha256);
+        if found == wanted {
+            return Ok(table);
+        }
+        Err(Error::HashMismatch { what: format!("the table of {member}"), found, wanted })
     }
 
     fn hash_rest(
@@ -269,7 +383,7 @@ impl<I: Input> Contents<I> {
         len: u32,
         buf: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let length = len.min(MAX_CHUNK_BYTES + 1) as usize;
+        let length = len.min(MAX_CHUNK_BYTES + TAG_BYTES + 1) as usize;
         // No byte is written twice: only growth beyond what was used before is filled with zeros.
         if buf.len() < length {
             buf.resize(length, 0);
@@ -283,7 +397,7 @@ impl<I: Input> Contents<I> {
         let image = self.image(number)?;
         let len = buf.len() as u64;
         let fits = offset.checked_add(len).is_some_and(|end| end <= image.payload_size);
-        if !fits || len > u64::from(MAX_CHUNK_BYTES) {
+        if !fits || len > u64::from(MAX_CHUNK_BYTES + image.cover()) {
             let (role, size) = (&image.role, image.payload_size);
             return Err(Error::Caller(format!("{len} bytes at {offset} of {role}.chunks, which has {size}")));
         }

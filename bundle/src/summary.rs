@@ -36,7 +36,7 @@ pub struct Summary {
     pub release: Digest,
     /// Length of the whole file in bytes.
     pub total_size: u64,
-    /// One entry per image, in the order of the manifest.
+    /// One entry per image, in the order of the manifest; none while it is encrypted and not unlocked.
     pub images: Vec<ImageSummary>,
 }
 
@@ -57,7 +57,8 @@ impl<I: Input> Unverified<I> {
 impl<I: Input> Contents<I> {
     fn summarise(&mut self) -> Result<Summary, Error> {
         let mut images = Vec::new();
-        for number in 0..self.manifest.images.len() {
+        let readable = if self.is_locked() { 0 } else { self.manifest.images.len() };
+        for number in 0..readable {
             let mut index = Vec::new();
             self.read_index(number, &mut index as &mut dyn Write)?;
             let mut kinds = ChunkKind::ALL.map(|kind| (kind, KindCount::default()));

@@ -16,12 +16,17 @@ use crate::input::Input;
 use crate::manifest::Image;
 use crate::reader::Bundle;
 
+/// Stored bytes of a bundle that cannot be decrypted that are hashed at a time.
+const WINDOW_BYTES: u64 = 256 * 1024;
+
 /// Verifies every byte of the bundle: headers, index, stored and plain chunks, whole images, padding and end.
+///
+/// Of an encrypted bundle that is not unlocked it is every byte too, but as they are stored: nothing is decrypted.
 ///
 /// # Errors
 /// The first thing that does not hold, with its place.
 pub fn verify<I: Input>(bundle: &mut Bundle<I>, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
-    walk(bundle, &mut Discard, progress)
+    if bundle.is_locked() { walk_locked(bundle, progress) } else { walk(bundle, &mut Discard, progress) }
 }
 
 /// Verifies the bundle and writes its images as `<role>.img` into `directory`; returns the files.
@@ -34,6 +39,7 @@ pub fn extract<I: Input>(
     roles: &[String],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<PathBuf>, Error> {
+    bundle.contents.require_unlocked()?;
     let images = &bundle.manifest().images;
     if let Some(role) = roles.iter().find(|role| !images.iter().any(|image| image.role == **role)) {
         let known: Vec<_> = images.iter().map(|image| image.role.as_str()).collect();
@@ -67,12 +73,21 @@ fn walk<I: Input>(
         let mut index = Vec::new();
         bundle.read_index(number, &mut index)?;
         sink.begin(image)?;
-        let mut hasher = Hasher::new();
+        let seal = bundle.seal(number);
+        let (mut hasher, mut payload) = (Hasher::new(), Hasher::new());
         let mut offset = 0;
         for (chunk_number, chunk) in IndexReader::new(index.as_slice(), image).enumerate() {
             let chunk = chunk?;
             bundle.read_stored(number, offset, chunk.stored_len, &mut stored)?;
-            decoder.decode(&chunk, &stored, &mut plain).map_err(|source| Error::Chunk {
+            let decoded = match &seal {
+                None => decoder.decode(&chunk, &stored, &mut plain),
+                Some(seal) => {
+                    payload.update(&stored);
+                    plain.resize(chunk.plain_len as usize, 0);
+                    decoder.decode_sealed_into(&chunk, (seal, chunk_number as u64), &mut stored, &mut plain)
+                }
+            };
+            decoded.map_err(|source| Error::Chunk {
                 role: image.role.clone(),
                 number: chunk_number as u64,
                 offset,
@@ -89,7 +104,39 @@ fn walk<I: Input>(
             let what = format!("the image {}", image.role);
             return Err(Error::HashMismatch { what, found, wanted: image.sha256 });
         }
+        check_payload(image, payload)?;
         sink.end(image)?;
+    }
+    bundle.finish()
+}
+
+/// Compares the whole payload of an encrypted image.
+fn check_payload(image: &Image, payload: Hasher) -> Result<(), Error> {
+    let Some(sealed) = &image.sealed else { return Ok(()) };
+    let (found, wanted) = (payload.finish(), sealed.payload_sha256);
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::HashMismatch { what: crate::container::chunks_name(&image.role), found, wanted })
+}
+
+/// Checks every byte as it is stored.
+fn walk_locked<I: Input>(bundle: &mut Bundle<I>, progress: &mut dyn FnMut(Progress)) -> Result<(), Error> {
+    let images = bundle.manifest().images.clone();
+    let total = images.iter().map(|image| image.payload_size).sum();
+    let (mut done, mut window) = (0, Vec::new());
+    for (number, image) in images.iter().enumerate() {
+        bundle.contents.read_sealed_index(number, None)?;
+        let (mut offset, mut payload) = (0, Hasher::new());
+        while offset < image.payload_size {
+            let length = (image.payload_size - offset).min(WINDOW_BYTES);
+            bundle.read_stored(number, offset, u32::try_from(length).unwrap_or(0), &mut window)?;
+            payload.update(&window);
+            offset += length;
+            done += length;
+            progress(Progress { done, total });
+        }
+        check_payload(image, payload)?;
     }
     bundle.finish()
 }

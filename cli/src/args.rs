@@ -138,7 +138,7 @@ pub struct StatusArgs {
 /// `otactl key`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum KeyCommand {
-    /// Make a new Ed25519 key: KEY (private, mode 0600) and KEY.pub
+    /// Make a new key: KEY (private, mode 0600) and KEY.pub; Ed25519, which signs, or X25519 for --device
     #[command(after_help = "\
 Existing files are never replaced. `openssl pkey` reads both files.
 
@@ -148,6 +148,9 @@ Example:
         /// Where the private key goes; the public key goes beside it, with .pub appended
         #[arg(long, value_name = "KEY")]
         out: PathBuf,
+        /// Make an X25519 key, which bundles can be encrypted for, instead of one that signs
+        #[arg(long, conflicts_with = "encrypt")]
+        device: bool,
         /// Put the private key under a passphrase: asked for, or the first line of the file in OTAD_PASSPHRASE_FILE
         #[arg(long)]
         encrypt: bool,
@@ -317,6 +320,9 @@ Without --root or --key the signature is NOT checked, and the output says so.")]
     Inspect {
         /// A bundle, or - for standard input
         bundle: PathBuf,
+        /// The private X25519 key of a recipient, for an encrypted bundle
+        #[arg(long, value_name = "KEY")]
+        device_key: Option<PathBuf>,
         /// Whom to trust; optional here
         #[command(flatten)]
         trust: OptionalTrust,
@@ -325,6 +331,9 @@ Without --root or --key the signature is NOT checked, and the output says so.")]
     Verify {
         /// A bundle, or - for standard input
         bundle: PathBuf,
+        /// The private X25519 key of a recipient, for an encrypted bundle
+        #[arg(long, value_name = "KEY")]
+        device_key: Option<PathBuf>,
         /// Whom to trust.
         #[command(flatten)]
         trust: RequiredTrust,
@@ -355,6 +364,9 @@ Example:
     Extract {
         /// A bundle, or - for standard input
         bundle: PathBuf,
+        /// The private X25519 key of a recipient, for an encrypted bundle
+        #[arg(long, value_name = "KEY")]
+        device_key: Option<PathBuf>,
         /// Whom to trust.
         #[command(flatten)]
         trust: RequiredTrust,
@@ -379,6 +391,9 @@ pub struct CreateArgs {
     /// What signs.
     #[command(flatten)]
     pub signing: SignArgs,
+    /// Encrypt the bundle for this public key (X25519, or RSA with 3072 bits or more); give it once for each
+    #[arg(long = "recipient", value_name = "KEY.pub")]
+    pub recipients: Vec<PathBuf>,
     /// A root that leads devices to the one that the bundle is signed by; give it once for each, oldest first
     #[arg(long, value_name = "root.toml")]
     pub with_root: Vec<PathBuf>,
@@ -439,6 +454,9 @@ pub struct DeltaArgs {
     /// The bundle they are to run
     #[arg(long, value_name = "NEW.otab")]
     pub to: PathBuf,
+    /// The private X25519 key of a recipient of both bundles, if they are encrypted
+    #[arg(long, value_name = "KEY")]
+    pub device_key: Option<PathBuf>,
     /// Where the delta goes; it appears only when it is complete
     #[arg(long, short, value_name = "D.otad-delta")]
     pub out: PathBuf,

@@ -4,6 +4,10 @@
 //! and consistent. Errors name file, line and column, the value, and what would be right. It opens nothing: the caller
 //! reads the file ([`load`] is the one exception, and looks at the file's permissions too).
 
+mod decrypt;
+mod raw;
+mod server;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,6 +17,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::failure::{Code, Failure};
+
+pub use decrypt::Decrypt;
+pub use server::{Identity, Server};
 
 /// A slot's name, as in the configuration and in the boot environment.
 pub type SlotName = String;
@@ -34,6 +41,8 @@ pub struct Config {
     pub slots: [Slot; 2],
     /// The trust root as shipped with the image.
     pub trust_root: PathBuf,
+    /// What encrypted bundles are read with, if any are taken.
+    pub decrypt: Option<Decrypt>,
     /// When a trial counts as healthy.
     pub health: Health,
     /// The role of the image whose system has to pass its own self-test before it is armed, if that is wanted.
@@ -92,15 +101,6 @@ pub struct Health {
     pub settle: Duration,
     /// When to give up and roll back.
     pub deadline: Duration,
-}
-
-/// Where to ask for updates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    /// Base URL, without a slash at the end.
-    pub url: String,
-    /// Mean time between two questions.
-    pub interval: Duration,
 }
 
 /// What happens once the target is armed.
@@ -173,7 +173,7 @@ fn validate(raw: raw::File, place: &Place<'_>, exists: &dyn Fn(&Path) -> bool) -
     }
     let boot = validate_boot(raw.boot, place)?;
     let slots = validate_slots(raw.slot, place, exists)?;
-    let server = raw.server.map(|server| validate_server(server, place)).transpose()?;
+    let server = raw.server.map(|server| server::validate(server, place)).transpose()?;
     let pre_run = raw.pre_run.map(|pre_run| validate_pre_run(pre_run, &slots, place)).transpose()?;
     Ok(Config {
         compatible: compatible.into_inner(),
@@ -183,6 +183,7 @@ fn validate(raw: raw::File, place: &Place<'_>, exists: &dyn Fn(&Path) -> bool) -
         boot,
         slots,
         trust_root: absolute(raw.trust.root, place)?,
+        decrypt: raw.decrypt.map(|decrypt| decrypt::validate(decrypt, place)).transpose()?,
         health: validate_health(raw.health, place)?,
         pre_run,
         server,
@@ -313,183 +314,11 @@ fn validate_pre_run(raw: raw::PreRun, slots: &[Slot; 2], place: &Place<'_>) -> R
     Ok(raw.image.into_inner())
 }
 
-fn validate_server(raw: raw::Server, place: &Place<'_>) -> Result<Server, Failure> {
-    let url = raw.url.get_ref();
-    if !(url.starts_with("http://") || url.starts_with("https://")) {
-        return Err(place.fail(raw.url.span(), format!("`{url}` is neither an http:// nor an https:// URL")));
-    }
-    let interval = *raw.interval_seconds.get_ref();
-    if interval == 0 {
-        return Err(
-            place.fail(raw.interval_seconds.span(), "`interval-seconds` is 0; the shortest interval is 1")
-        );
-    }
-    Ok(Server { url: url.trim_end_matches('/').to_owned(), interval: Duration::from_secs(interval.into()) })
-}
-
 fn absolute(path: Spanned<PathBuf>, place: &Place<'_>) -> Result<PathBuf, Failure> {
     if path.get_ref().is_absolute() {
         return Ok(path.into_inner());
     }
     Err(place.fail(path.span(), format!("`{}` is not an absolute path", path.get_ref().display())))
-}
-
-/// The text as serde sees it; spans stay with what validation may complain about.
-mod raw {
-    use super::{BTreeMap, Deserialize, PathBuf, RebootPolicy, Spanned};
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct File {
-        pub(super) system: System,
-        pub(super) boot: Boot,
-        pub(super) slot: Spanned<Vec<Slot>>,
-        pub(super) trust: Trust,
-        #[serde(default)]
-        pub(super) health: Health,
-        #[serde(rename = "pre-run")]
-        pub(super) pre_run: Option<PreRun>,
-        pub(super) server: Option<Server>,
-        #[serde(default)]
-        pub(super) reboot: Reboot,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-    pub(super) struct System {
-        pub(super) compatible: Spanned<String>,
-        #[serde(default = "data_dir")]
-        pub(super) data_dir: Spanned<PathBuf>,
-        #[serde(default = "runtime_dir")]
-        pub(super) runtime_dir: Spanned<PathBuf>,
-        #[serde(default = "image_info")]
-        pub(super) image_info: Spanned<PathBuf>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-    pub(super) struct Boot {
-        pub(super) backend: Spanned<Backend>,
-        #[serde(default)]
-        pub(super) scheme: Scheme,
-        #[serde(default = "env_config")]
-        pub(super) env_config: Spanned<PathBuf>,
-        #[serde(default = "boot_limit")]
-        pub(super) boot_limit: Spanned<u32>,
-        #[serde(default = "default_env")]
-        pub(super) default_env: Spanned<PathBuf>,
-        #[serde(default = "cmdline")]
-        pub(super) cmdline: Spanned<PathBuf>,
-        #[serde(default = "yes")]
-        pub(super) root_device_check: bool,
-        pub(super) model_dir: Option<Spanned<PathBuf>>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    pub(super) enum Backend {
-        Uboot,
-        File,
-    }
-
-    #[derive(Deserialize, Default)]
-    #[serde(rename_all = "kebab-case")]
-    pub(super) enum Scheme {
-        #[default]
-        Bootcount,
-        BootOrder,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct Slot {
-        pub(super) name: Spanned<String>,
-        #[serde(default)]
-        pub(super) images: BTreeMap<String, Spanned<PathBuf>>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct Trust {
-        pub(super) root: Spanned<PathBuf>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-    pub(super) struct Health {
-        pub(super) checks: Option<Spanned<PathBuf>>,
-        pub(super) units: Vec<String>,
-        pub(super) settle_seconds: u32,
-        pub(super) deadline_seconds: Spanned<u32>,
-    }
-
-    impl Default for Health {
-        fn default() -> Self {
-            Health {
-                checks: None,
-                units: Vec::new(),
-                settle_seconds: 30,
-                deadline_seconds: Spanned::new(0..0, 300),
-            }
-        }
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct PreRun {
-        pub(super) image: Spanned<String>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-    pub(super) struct Server {
-        pub(super) url: Spanned<String>,
-        #[serde(default = "interval")]
-        pub(super) interval_seconds: Spanned<u32>,
-    }
-
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    pub(super) struct Reboot {
-        pub(super) policy: RebootPolicy,
-    }
-
-    impl Default for Reboot {
-        fn default() -> Self {
-            Reboot { policy: RebootPolicy::Manual }
-        }
-    }
-
-    fn path(text: &str) -> Spanned<PathBuf> {
-        Spanned::new(0..0, PathBuf::from(text))
-    }
-    fn data_dir() -> Spanned<PathBuf> {
-        path("/var/lib/otad")
-    }
-    fn runtime_dir() -> Spanned<PathBuf> {
-        path("/run/otad")
-    }
-    fn image_info() -> Spanned<PathBuf> {
-        path("/usr/lib/otad/image.toml")
-    }
-    fn env_config() -> Spanned<PathBuf> {
-        path("/etc/fw_env.config")
-    }
-    fn default_env() -> Spanned<PathBuf> {
-        path("/usr/share/otad/default.env")
-    }
-    fn cmdline() -> Spanned<PathBuf> {
-        path("/proc/cmdline")
-    }
-    fn boot_limit() -> Spanned<u32> {
-        Spanned::new(0..0, 3)
-    }
-    fn interval() -> Spanned<u32> {
-        Spanned::new(0..0, 60)
-    }
-    fn yes() -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

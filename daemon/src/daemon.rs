@@ -8,8 +8,8 @@
 //! | poll | asks the server |
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bootenv::{FileStore, LockDirs, Scheme};
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::adapters::block::SystemDevices;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::health::SystemHealth;
-use crate::adapters::http::HttpFetch;
+use crate::adapters::http::{HttpFetch, Times};
 use crate::adapters::journal::FileTrail;
 use crate::adapters::machine::SystemMachine;
 use crate::adapters::model::ModelMachine;
@@ -31,19 +31,21 @@ use crate::failure::{Code, Failure, from_bundle};
 use crate::ports::Machine;
 use crate::threads::spawn;
 use crate::trial::BootControl;
-use crate::trust::Keeper;
+use crate::trust::{Keeper, built_at};
 use crate::{poller, watchdog};
 
 /// Runs otad until it is told to stop or the model machine reboots.
 pub fn run(config: Config, bus: &Bus) -> Result<(), Failure> {
     let config = Arc::new(config);
     let _lock = only_one(&config.runtime_dir)?;
-    let ports = ports(&config)?;
+    let keeper = Arc::new(OnceLock::new());
+    let ports = ports(&config, keeper.clone())?;
     let boot = Arc::new(boot_control(&config)?);
     let roots = Chain::read(&config.trust_root).map_err(|error| from_bundle(&error));
     let trust = roots.and_then(|roots| Keeper::open(roots, ports.fs.clone())).map(Arc::new);
-    if let Err(failure) = &trust {
-        log::error!("{}: {failure}; nothing can be installed", failure.code);
+    match &trust {
+        Ok(trust) => drop(keeper.set(trust.clone())),
+        Err(failure) => log::error!("{}: {failure}; nothing can be installed", failure.code),
     }
 
     let (messages, queue) = mpsc::channel();
@@ -185,17 +187,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Code::Resource, format!("no runtime: {error}")))
 }
 
-fn ports(config: &Config) -> Result<Ports, Failure> {
+fn ports(config: &Config, trust: Arc<OnceLock<Arc<Keeper>>>) -> Result<Ports, Failure> {
     let machine: Arc<dyn Machine> = match &config.boot.backend {
         Backend::Uboot => Arc::new(SystemMachine::new(config)),
         Backend::File(dir) => Arc::new(ModelMachine::new(config, dir)),
     };
-    let server = config.server.as_ref().map(|server| server.url.as_str());
+    let times = Times::bounded(move || trust.get().map_or_else(built_at, |trust| trust.earliest()));
     Ok(Ports {
         fs: Arc::new(DataDirectory::open(&config.data_dir)?),
         devices: Arc::new(SystemDevices),
         // The engine introduces the device once it knows which version runs.
-        fetch: Arc::new(HttpFetch::new(server, "otad")?),
+        fetch: Arc::new(HttpFetch::configured(config.server.as_ref(), "otad", times)?),
         clock: Arc::new(SystemClock::default()),
         machine,
         health: Arc::new(SystemHealth::new(&config.health, &config.runtime_dir)),

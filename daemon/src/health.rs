@@ -15,6 +15,28 @@ const ROUNDS_PER_SETTLE: u32 = 5;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// What a system on trial is held to: the device's own checks, and that it could be updated again, as far as its own files tell. A
+/// release that commits without its keys is one that nobody can repair from afar.
+pub struct OfTrial<'a> {
+    /// The device's checks.
+    pub checks: &'a dyn HealthChecks,
+    /// Root of trust, device key and the files of `[server]`, if this is a trial.
+    pub updatable: Option<&'a (dyn Fn() -> Result<(), Failure> + Sync)>,
+}
+
+impl HealthChecks for OfTrial<'_> {
+    fn run(&self, limit: Duration) -> Result<(), Failure> {
+        self.checks.run(limit)?;
+        self.updatable.map_or(Ok(()), |updatable| updatable()).map_err(|failure| {
+            Failure::new(failure.code, format!("this system could not be updated: {}", failure.message))
+        })
+    }
+
+    fn pre_run(&self, image: &std::path::Path) -> Result<(), Failure> {
+        self.checks.pre_run(image)
+    }
+}
+
 /// Watches until the system is healthy (`Ok`), the deadline passes, or somebody stops it (`Cancelled`).
 pub fn watch(
     health: &config::Health,

@@ -28,18 +28,21 @@ const TRIES_AFTER_VERDICT: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     interval: Duration,
+    /// What the server asked for. It can have its peace, not more questions: what they cost is the device's business.
+    asked_for: Duration,
     failures: u32,
 }
 
 impl Schedule {
     /// Starts with the configured interval.
     pub fn new(server: &Server) -> Self {
-        Schedule { interval: server.interval, failures: 0 }
+        Schedule { interval: server.interval, asked_for: Duration::ZERO, failures: 0 }
     }
 
-    /// The server answered.
-    pub fn answered(&mut self) {
+    /// The server answered, and may have said when it wants to be asked again.
+    pub fn answered(&mut self, asked_for: Option<Duration>) {
         self.failures = 0;
+        self.asked_for = asked_for.unwrap_or_default().min(LONGEST_INTERVAL);
     }
 
     /// It did not.
@@ -54,8 +57,9 @@ impl Schedule {
 
     /// How long to wait now; `random` is any number, evenly distributed.
     pub fn wait(&self, random: u64) -> Duration {
-        let base = self.interval.saturating_mul(1 << self.failures.min(12));
-        let base = base.min(LONGEST_INTERVAL.max(self.interval));
+        let interval = self.interval.max(self.asked_for);
+        let base = interval.saturating_mul(1 << self.failures.min(12));
+        let base = base.min(LONGEST_INTERVAL.max(interval));
         let millis = u64::try_from(base.as_millis()).unwrap_or(u64::MAX);
         let span = millis / 100 * JITTER_PERCENT;
         let offset = random.checked_rem(span.saturating_mul(2).saturating_add(1)).unwrap_or(0);
@@ -64,9 +68,16 @@ impl Schedule {
 }
 
 /// What to tell the server.
-pub fn question(device: String, compatible: &str, current: &Current) -> Question {
+pub fn question(
+    device: String,
+    compatible: &str,
+    current: &Current,
+    boot_id: String,
+    state: &State,
+) -> Question {
     let Current { version, sequence, release, .. } = current.clone();
-    Question { device, compatible: compatible.to_owned(), version, sequence, release }
+    let (compatible, state) = (compatible.to_owned(), state.word());
+    Question { device, compatible, version, sequence, release, boot_id, state }
 }
 
 /// Whether the device may start an install by itself now.
@@ -153,7 +164,14 @@ mod tests {
 
     #[test]
     fn the_interval_doubles_after_failures_and_stays_within_bounds() {
-        let server = Server { url: String::new(), interval: Duration::from_secs(60) };
+        let server = Server {
+            url: String::new(),
+            interval: Duration::from_secs(60),
+            ca: None,
+            pins: Vec::new(),
+            identity: None,
+            token_file: None,
+        };
         let mut schedule = Schedule::new(&server);
         for random in [0, 1, 12_345, u64::MAX] {
             let wait = schedule.wait(random);
@@ -163,8 +181,13 @@ mod tests {
         assert!(schedule.wait(0) >= Duration::from_secs(96));
         (0..100).for_each(|_| schedule.failed());
         assert!(schedule.wait(u64::MAX / 3) <= LONGEST_INTERVAL * 12 / 10);
-        schedule.answered();
+        schedule.answered(None);
         assert!(schedule.wait(0) < Duration::from_secs(72));
+        for (asked_for, least, most) in [(600, 480, 720), (1, 48, 72), (1_000_000, 2880, 4320)] {
+            schedule.answered(Some(Duration::from_secs(asked_for)));
+            let wait = schedule.wait(12_345).as_secs();
+            assert!((least..=most).contains(&wait), "{asked_for}: {wait}");
+        }
     }
 
     struct Line(Option<String>);

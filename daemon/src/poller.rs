@@ -3,7 +3,9 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::bus::Desk;
 use crate::config::Config;
@@ -16,6 +18,10 @@ use crate::poll::{self, Schedule};
 use crate::ports::{Offer, Receipt, Stop};
 use crate::threads::spawn;
 use crate::trust::Keeper;
+use crate::trust::sequence::Permit;
+
+/// Time between two words to the server about an install: often enough to watch it, cheap enough to forget about.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// Starts the poll thread, if a server is configured, and returns what a check by hand runs.
 pub(crate) fn start(
@@ -48,23 +54,34 @@ pub(crate) fn start(
 /// Asks on schedule, and hands in reports as soon as there are some; ends with the engine.
 fn keep_asking(round: &Round, mut schedule: Schedule, wakes: &Receiver<()>) {
     let mut next = Instant::now() + schedule.wait(random());
+    let mut teller = Teller::default();
+    let mut begun = false;
     loop {
-        let result = match wakes.recv_timeout(next.saturating_duration_since(Instant::now())) {
+        let wait = next.saturating_duration_since(Instant::now());
+        // What was just begun may not be in the status yet.
+        let wait = if begun || round.is_installing() { wait.min(TELL_EVERY) } else { wait };
+        begun = false;
+        let result = match wakes.recv_timeout(wait) {
+            Err(RecvTimeoutError::Timeout) if Instant::now() < next => {
+                round.tell_progress(&mut teller);
+                continue;
+            }
             Err(RecvTimeoutError::Disconnected) => return,
             // After a failure the schedule decides when to try again, not the next report.
             Ok(()) if schedule.is_failing() => continue,
             Ok(()) => round.hand_in(),
             Err(RecvTimeoutError::Timeout) => {
-                let result = round.run().map(drop);
+                let result = round.run();
                 next = Instant::now() + schedule.wait(random());
-                result
+                begun = matches!(result, Ok(true));
+                result.map(drop)
             }
         };
         match result {
-            Ok(()) => schedule.answered(),
+            Ok(()) => schedule.answered(round.ports.fetch.interval()),
             Err(failure) if failure.code == Code::ReleaseFailedBefore => {
                 log::info!("{failure}");
-                schedule.answered();
+                schedule.answered(round.ports.fetch.interval());
             }
             Err(failure) => {
                 log::warn!("{}: {failure}", failure.code);
@@ -77,6 +94,15 @@ fn keep_asking(round: &Round, mut schedule: Schedule, wakes: &Receiver<()>) {
 
 fn random() -> u64 {
     RandomState::new().hash_one(Instant::now())
+}
+
+/// What the server was told of an install.
+#[derive(Debug, Default)]
+struct Teller {
+    /// The last words, so that the same is not said twice.
+    said: Option<(&'static str, u32)>,
+    /// The server does not want to know.
+    hushed: bool,
 }
 
 /// One question to the server.
@@ -99,13 +125,44 @@ impl Round {
         handed_in.map(|()| started)
     }
 
+    fn is_installing(&self) -> bool {
+        self.desk.status().job.is_some()
+    }
+
+    /// Says how far the install is, if that changed; nothing depends on it, so nothing is tried twice.
+    fn tell_progress(&self, teller: &mut Teller) {
+        let status = self.desk.status();
+        let (Some(job), Ok(device), false) = (&status.job, self.ports.machine.device_id(), teller.hushed)
+        else {
+            return;
+        };
+        let snapshot = job.progress.snapshot();
+        let words = (snapshot.phase.word(), snapshot.percent());
+        if teller.said == Some(words) {
+            return;
+        }
+        teller.said = Some(words);
+        let boot_id = self.ports.machine.boot_id().unwrap_or_default();
+        let (phase, percent) = words;
+        let body = json!({ "device": device, "phase": phase, "percent": percent, "boot_id": boot_id });
+        match self.ports.fetch.progress(&body.to_string()) {
+            Ok(Receipt::Taken) => {}
+            Ok(Receipt::Refused(why)) => {
+                log::debug!("the server does not want to know about progress ({why})");
+                teller.hushed = true;
+            }
+            Err(failure) => log::debug!("{}: {failure}", failure.code),
+        }
+    }
+
     fn ask(&self) -> Result<bool, Failure> {
         let status = self.desk.status();
         let device = self.ports.machine.device_id().map_err(|error| {
             Failure::new(Code::Internal, format!("the device's id cannot be read: {error}"))
         })?;
         let current = &status.current;
-        let question = poll::question(device, &self.config.compatible, current);
+        let boot_id = self.ports.machine.boot_id().unwrap_or_default();
+        let question = poll::question(device, &self.config.compatible, current, boot_id, &status.state);
         let answer = self.ports.fetch.check(&question)?;
         let (compatible, fetch) = (&self.config.compatible, &*self.ports.fetch);
         let now = self.ports.clock.wall_seconds();
@@ -134,7 +191,8 @@ impl Round {
     fn install(&self, offer: Offer) -> Result<(), Failure> {
         let origin = Origin::Server { url: offer.url.clone(), release: offer.release };
         let source = Source::Url { url: offer.url, delta: offer.delta };
-        let install = Install { source, origin, stop: Stop::default(), reboot: false };
+        let install =
+            Install { source, origin, stop: Stop::default(), reboot: false, permit: Permit::Granted };
         let (answered, answer) = channel::<Result<Answer, Failure>>();
         self.tell(Message::Ask(
             Request::Install(install),

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use otad_bundle::Input;
+use otad_bundle::{DeviceKey, Input};
 
 use crate::failure::Failure;
 
@@ -104,8 +104,21 @@ pub trait Fetch: Send + Sync {
         let _ = compatible;
         Ok(None)
     }
+    /// Whether what this device needs to be updated with is in order, as far as it can tell by itself: the files of `[server]`.
+    fn ready(&self) -> Result<(), Failure> {
+        Ok(())
+    }
     /// Hands a report (JSON) to the server.
     fn report(&self, body: &str) -> Result<Receipt, Failure>;
+    /// Tells the server how far an install is (JSON); what it says about it hardly matters.
+    fn progress(&self, body: &str) -> Result<Receipt, Failure> {
+        let _ = body;
+        Ok(Receipt::Refused("this server is not told".to_owned()))
+    }
+    /// When the server wants to be asked again, if it said so with its last answer.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
     /// Says from now on with every request who asks: the `User-Agent`, which names the running version.
     fn introduce(&self, user_agent: &str);
 }
@@ -132,6 +145,10 @@ pub struct Question {
     pub sequence: u64,
     /// Running release, where otad installed it: a server may have a delta from it.
     pub release: Option<otad_bundle::Digest>,
+    /// The boot that asks; empty when unknown. With the state it tells the server that what runs is confirmed.
+    pub boot_id: String,
+    /// The word for what otad is about; empty when not told.
+    pub state: &'static str,
 }
 
 /// What the server answers.
@@ -196,6 +213,10 @@ pub trait Machine: Send + Sync {
     fn reboot(&self) -> io::Result<()>;
     /// The image's own account of what it is (`/usr/lib/otad/image.toml`); `None` when it has none.
     fn image_info(&self) -> io::Result<Option<String>>;
+    /// What this machine reads encrypted bundles with; `None` when it takes none.
+    fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {
+        Ok(None)
+    }
     /// The text that a lost boot environment is rebuilt from.
     fn default_environment(&self) -> io::Result<Vec<u8>>;
 }

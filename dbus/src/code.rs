@@ -100,6 +100,10 @@ codes! {
     KeysReplay = "KEYS_REPLAY", Rejected;
     /// The root of trust has expired, by every clock that can be trusted, and the bundle brings no newer one.
     KeysExpired = "KEYS_EXPIRED", Rejected;
+    /// The bundle is encrypted, and for no key that is here.
+    DecryptNoKey = "DECRYPT_NO_KEY", Rejected;
+    /// A content key cannot be unwrapped, or something does not open with it.
+    DecryptFailed = "DECRYPT_FAILED", Failed;
     /// The channel document breaks a rule of its format.
     MetadataInvalid = "METADATA_INVALID", Rejected;
     /// Nothing says that what the server shows is fresh: the channel document has ended, is missing, or is not followed.
@@ -196,6 +200,8 @@ codes! {
     NetRedirect = "NET_REDIRECT", Failed;
     /// The server's certificate is expired, for another name or by an unknown authority, or it speaks no TLS of today.
     NetTls = "NET_TLS", Failed;
+    /// The server's certificate is not valid yet by this device's clock, which is behind.
+    NetClock = "NET_CLOCK", Failed;
     /// The file changed on the server while it was fetched.
     SourceChanged = "SOURCE_CHANGED", Failed;
     // Requests and the daemon.
@@ -207,7 +213,7 @@ codes! {
     InvalidSource = "INVALID_SOURCE", Usage;
     /// An option is unknown or has the wrong type.
     InvalidOption = "INVALID_OPTION", Usage;
-    /// The caller is neither root nor in the group `otad`.
+    /// The caller is neither root nor in the group `otad`, and polkit does not allow it.
     NotAuthorized = "NOT_AUTHORIZED", NotAuthorized;
     /// Memory, threads or file descriptors ran out.
     Resource = "RESOURCE", Failed;

@@ -77,6 +77,14 @@ pub trait Manager {
     #[zbus(property)]
     fn problems(&self) -> zbus::Result<Vec<(String, String)>>;
 
+    /// Version of the root of trust that counts; 0 when there is none.
+    #[zbus(property)]
+    fn root_version(&self) -> zbus::Result<u64>;
+
+    /// The highest sequence that was committed on this device.
+    #[zbus(property)]
+    fn sequence_floor(&self) -> zbus::Result<u64>;
+
     /// A job ended; `result` is done, failed or cancelled.
     #[zbus(signal)]
     fn job_removed(

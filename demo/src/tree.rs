@@ -190,8 +190,12 @@ fn plant_content(release: Release, tree: &Path) -> Result<(), Error> {
     for source in SOURCES {
         for path in files_below(Path::new(source)) {
             let bytes = fs::metadata(&path).map_or(u64::MAX, |metadata| metadata.len());
-            if bytes > LARGEST_FILE_BYTES || bytes > left || !is_plain(&path) {
+            if bytes > LARGEST_FILE_BYTES || !is_plain(&path) {
                 continue;
+            }
+            // What does not fit is the end: with smaller ones in its place a later release could have fewer files.
+            if bytes > left {
+                return Ok(());
             }
             let relative = path.strip_prefix("/").unwrap_or(&path);
             let mut content = fs::read(&path).map_err(Error::io("read", &path))?;

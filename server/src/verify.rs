@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use otad_bundle::delta::{Delta, DeltaError};
+use otad_bundle::delta::{Announced, DeltaError};
 use otad_bundle::{Bundle, Error, FileInput, Root};
 
 use crate::store::{NewArtifact, NewDelta};
@@ -68,8 +68,7 @@ pub fn verify(file: File, root: &Root, sha256: &str, size: u64) -> Result<NewArt
 ///
 /// Nothing behind the header is looked at: what it makes is checked by devices, chunk by chunk, against the signed release.
 pub fn read_delta(file: File, sha256: &str, size: u64) -> Result<NewDelta, VerifyError> {
-    let delta = Delta::open(input(file)?).map_err(Error::from)?;
-    let header = delta.header();
+    let header = Announced::read(input(file)?).map_err(Error::from)?;
     if size < header.total_size {
         return Err(Error::from(DeltaError::Truncated { offset: size }).into());
     }

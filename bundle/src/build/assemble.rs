@@ -4,7 +4,7 @@
 //! power cut or a kill leaves at most one hidden temporary file; every other failure removes it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,9 +13,11 @@ use crate::container::{
     Body, END_BYTES, MAGIC, MAGIC_NAME, MANIFEST_NAME, ROOTS_NAME, SIGNATURE_NAME, chunks_name, index_name,
     member_bytes,
 };
+use crate::digest::{Digest, HashWriter, Hasher};
 use crate::error::Error;
 use crate::header::{self, BLOCK_BYTES, MEMBER_LIMIT_BYTES};
-use crate::manifest::Manifest;
+use crate::manifest::{Image, IndexRef, Manifest, Sealed, SealedHashes};
+use crate::seal::{ImageSeal, Part, index};
 use crate::signature::{SIGNATURE_FILE_LIMIT_BYTES, Signatures};
 
 /// Index records gather up to this many bytes before they are written.
@@ -40,6 +42,43 @@ impl Spool {
     pub(super) fn push(&mut self, record: &[u8], stored: &[u8]) -> Result<(), Error> {
         let written = self.index.write_all(record).and_then(|()| self.payload.write_all(stored));
         written.map_err(Error::file("write beside", &self.beside))
+    }
+
+    /// Encrypts the index and says in `image` what there is now.
+    pub(super) fn seal_index(&mut self, seal: &ImageSeal, image: &mut Image) -> Result<(), Error> {
+        let failed = |error| Error::file("encrypt the index beside", &self.beside)(error);
+        let mut plain = std::mem::replace(&mut self.index, BufWriter::new(unnamed(&self.beside)?))
+            .into_inner()
+            .map_err(|error| failed(error.into_error()))?;
+        plain.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let frames = index::frames(image.chunk_count());
+        let table_bytes = frames * index::HASH_BYTES as u64;
+        self.index.seek(SeekFrom::Start(table_bytes)).map_err(failed)?;
+        let (mut table, mut frame) = (Vec::new(), Vec::new());
+        for number in 0..frames {
+            frame.clear();
+            Read::by_ref(&mut plain)
+                .take(index::FRAME_BYTES as u64)
+                .read_to_end(&mut frame)
+                .map_err(failed)?;
+            seal.seal(Part::Index, number, &mut frame)?;
+            table.extend_from_slice(&Digest::of(&frame).0);
+            self.index.write_all(&frame).map_err(failed)?;
+        }
+        self.index.seek(SeekFrom::Start(0)).and_then(|_| self.index.write_all(&table)).map_err(failed)?;
+        self.index.flush().map_err(failed)?;
+        self.payload.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let mut payload = HashWriter(Hasher::new());
+        io::copy(&mut self.payload, &mut payload).map_err(failed)?;
+        let mut hashes = [image.sha256.0, image.index.sha256.0].concat();
+        seal.seal(Part::Hashes, 0, &mut hashes)?;
+        let hashes = hashes.try_into().map_err(|_| Error::Caller("hashes of another length".into()))?;
+        image.sealed = Some(Sealed {
+            index: IndexRef { size: index::stored_bytes(image.chunk_count()), sha256: Digest::of(&table) },
+            payload_sha256: payload.0.finish(),
+            hashes: SealedHashes(hashes),
+        });
+        Ok(())
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Error> {
@@ -137,8 +176,8 @@ pub(super) fn write(
     let size = front.write(&mut out)?;
     let mut written = size;
     for (image, spool) in manifest.images.iter().zip(spools) {
-        written +=
-            write_spooled(&mut out, &index_name(&image.role), image.index.size, spool.index.get_mut())?;
+        let index = image.stored_index().size;
+        written += write_spooled(&mut out, &index_name(&image.role), index, spool.index.get_mut())?;
         written +=
             write_spooled(&mut out, &chunks_name(&image.role), image.payload_size, &mut spool.payload)?;
     }

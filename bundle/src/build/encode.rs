@@ -9,7 +9,9 @@ use flate2::{Compress, FlushCompress, Status};
 
 use super::Compression;
 use crate::digest::Digest;
+use crate::error::Error;
 use crate::index::{Chunk, ChunkKind, EMPTY_SHA256};
+use crate::seal::{ImageSeal, Part, TAG_BYTES};
 
 /// What the reader hands to a worker.
 pub(super) enum Plain {
@@ -24,6 +26,18 @@ pub(super) struct Encoded {
     pub(super) chunk: Chunk,
     /// Empty for a zero chunk.
     pub(super) stored: Vec<u8>,
+}
+
+impl Encoded {
+    /// Encrypts what is stored, if anything is.
+    pub(super) fn seal(&mut self, seal: &ImageSeal, number: u64) -> Result<(), Error> {
+        if self.chunk.kind != ChunkKind::Zero {
+            seal.seal(Part::Chunk, number, &mut self.stored)?;
+            self.chunk.stored_len += TAG_BYTES;
+            self.chunk.stored_sha256 = Digest::of(&self.stored).truncated();
+        }
+        Ok(())
+    }
 }
 
 pub(super) struct Encoder {

@@ -3,7 +3,7 @@
 //! Every image goes through one pipeline: a reader cuts it, workers hash and compress the chunks, a collector puts them in
 //! order into a spool beside the output. Memory is bounded by the channels and [`MAX_CHUNK_BYTES`], never by the image; the
 //! output appears by one rename when it is complete and flushed. The same images, options and keys give the same bytes,
-//! whatever the number of threads.
+//! whatever the number of threads; but for encrypted bundles, whose content key is a new one each time.
 
 mod assemble;
 mod cut;
@@ -25,7 +25,10 @@ use crate::error::Error;
 #[cfg(doc)]
 use crate::index::MAX_CHUNK_BYTES;
 use crate::key::Signer;
-use crate::manifest::{Chunking, IMAGES_LIMIT, Manifest, Recovery, Update, check_role};
+use crate::manifest::{
+    Chunking, ENCRYPTION, Encryption, IMAGES_LIMIT, Manifest, Recovery, Update, check_role,
+};
+use crate::seal::{Binding, ContentKey, ImageSeal, Recipient};
 use crate::signature::Signatures;
 
 /// How chunks are compressed; a chunk that does not shrink is stored as it is.
@@ -129,17 +132,53 @@ pub struct Built {
     pub size: u64,
 }
 
-/// Builds the bundle at `output`, replacing what is there in one step, signed by every one of `signers`.
+/// Builds the bundle at `output` for everybody to read; see [`build_for`].
 ///
 /// # Errors
-/// Everything that is wrong with the recipe, the images, the keys or the output; nothing is left behind then.
+/// Those of [`build_for`].
 pub fn build(
     recipe: &Recipe,
     signers: &[&dyn Signer],
     output: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Built, Error> {
+    build_for(recipe, &[], signers, output, progress)
+}
+
+/// Who can read the new bundle, and the cipher of each image.
+struct Cover {
+    encryption: Encryption,
+    seals: Vec<ImageSeal>,
+}
+
+impl Cover {
+    /// Makes a content key and wraps it; it is forgotten afterwards.
+    fn new(recipe: &Recipe, recipients: &[&dyn Recipient]) -> Result<Option<Cover>, Error> {
+        if recipients.is_empty() {
+            return Ok(None);
+        }
+        let (content, binding) = (ContentKey::generate()?, Binding::of(&recipe.update));
+        let recipients = recipients.iter().map(|recipient| recipient.wrap(&content, &binding));
+        let encryption = Encryption { recipients: recipients.collect::<Result<_, _>>()? };
+        let roles = recipe.images.iter().map(|source| source.role.as_str());
+        Ok(Some(Cover { encryption, seals: ImageSeal::all(&content, binding, roles)? }))
+    }
+}
+
+/// Builds the bundle at `output`, replacing what is there in one step, signed by every one of `signers`, and where there are
+/// `recipients`, encrypted for them and nobody else.
+///
+/// # Errors
+/// Everything that is wrong with the recipe, the images, the keys or the output; nothing is left behind then.
+pub fn build_for(
+    recipe: &Recipe,
+    recipients: &[&dyn Recipient],
+    signers: &[&dyn Signer],
+    output: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Built, Error> {
     check(recipe, signers)?;
+    let cover = Cover::new(recipe, recipients)?;
     let mut inputs = Vec::new();
     let mut total = 0;
     for source in &recipe.images {
@@ -154,19 +193,27 @@ pub fn build(
     let mut done = 0;
     let mut images = Vec::new();
     let mut spools = Vec::new();
-    for (source, file) in inputs {
-        let job =
-            pipeline::Job { source, chunking: recipe.chunking, compression: recipe.compression, workers };
+    for (number, (source, file)) in inputs.into_iter().enumerate() {
+        let seal = cover.as_ref().and_then(|cover| cover.seals.get(number));
+        let (chunking, compression) = (recipe.chunking, recipe.compression);
+        let job = pipeline::Job { source, chunking, compression, workers, seal };
         let mut spool = assemble::Spool::create(output)?;
-        let image = pipeline::run(&job, file, &mut spool, &mut |bytes| {
+        let mut image = pipeline::run(&job, file, &mut spool, &mut |bytes| {
             done += bytes;
             progress(Progress { done, total: total.max(done) });
         })?;
+        if let Some(seal) = seal {
+            spool.seal_index(seal, &mut image)?;
+        }
         images.push(image);
         spools.push(spool);
     }
-    let (update, extra) = (recipe.update.clone(), recipe.extra.clone());
-    let manifest = Manifest { update, images, recovery: recipe.recovery, extra };
+    let (mut update, extra) = (recipe.update.clone(), recipe.extra.clone());
+    let encryption = cover.map(|cover| cover.encryption);
+    if encryption.is_some() {
+        update.critical.push(ENCRYPTION.to_owned());
+    }
+    let manifest = Manifest { update, images, recovery: recipe.recovery, encryption, extra };
     let text = manifest.to_toml();
     // What this program signs it must also read: the device's parser is the judge.
     let manifest = Manifest::parse(text.as_bytes())?;

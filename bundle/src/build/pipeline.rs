@@ -19,9 +19,13 @@ use crate::error::Error;
 use crate::header::MEMBER_LIMIT_BYTES;
 use crate::index::RECORD_BYTES;
 use crate::manifest::{Chunking, Image, ImageKind, IndexRef};
+use crate::seal::ImageSeal;
 
 /// Chunks that wait before and behind each worker.
 const DEPTH: usize = 8;
+
+/// A chunk and its number in the image.
+type Numbered = (u64, Plain);
 
 /// What to do with one image.
 pub(super) struct Job<'a> {
@@ -29,6 +33,8 @@ pub(super) struct Job<'a> {
     pub(super) chunking: Chunking,
     pub(super) compression: Compression,
     pub(super) workers: NonZeroUsize,
+    /// What encrypts its chunks, if anything.
+    pub(super) seal: Option<&'a ImageSeal>,
 }
 
 /// Sends the image in `file` through; `progress` hears of plain bytes.
@@ -47,7 +53,7 @@ pub(super) fn run(
             let (encoded_in, encoded_out) = sync_channel(DEPTH);
             to_workers.push(plain_in);
             from_workers.push(encoded_out);
-            workers.push(spawn(scope, "encode", move || work(job.compression, &plain_out, &encoded_in))?);
+            workers.push(spawn(scope, "encode", move || work(job, &plain_out, &encoded_in))?);
         }
         let reader = spawn(scope, "read", move || read(job, file, &to_workers))?;
         let mut collector = Collector::new(spool, &job.source.role);
@@ -79,30 +85,31 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
     handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn read(job: &Job<'_>, file: File, workers: &[SyncSender<Plain>]) -> Result<(u64, Digest), Error> {
+fn read(job: &Job<'_>, file: File, workers: &[SyncSender<Numbered>]) -> Result<(u64, Digest), Error> {
     let image = SparseReader::new(file).map_err(Error::file("read", &job.source.path))?;
     let mut cutter = Cutter::hashing(image, job.chunking);
     let mut turn = workers.iter().cycle();
+    let mut number = 0;
     while let Some(chunk) = cutter.next().map_err(Error::file("read", &job.source.path))? {
         let length = u32::try_from(chunk.len()).map_err(|_| Error::Caller("a chunk above 4 GiB".into()))?;
         let plain = if is_zero(chunk) { Plain::Zeros(length) } else { Plain::Bytes(chunk.to_vec(), length) };
         // A closed channel means that the other side failed; it reports why.
-        if turn.next().is_none_or(|worker| worker.send(plain).is_err()) {
+        if turn.next().is_none_or(|worker| worker.send((number, plain)).is_err()) {
             break;
         }
+        number += 1;
     }
     Ok(cutter.finish())
 }
 
-fn work(
-    compression: Compression,
-    jobs: &Receiver<Plain>,
-    results: &SyncSender<Encoded>,
-) -> Result<(), Error> {
+fn work(job: &Job<'_>, jobs: &Receiver<Numbered>, results: &SyncSender<Encoded>) -> Result<(), Error> {
     let failed = |source| Error::Sink { what: "a compressed chunk".into(), source };
-    let mut encoder = Encoder::new(compression).map_err(failed)?;
-    while let Ok(plain) = jobs.recv() {
-        let encoded = encoder.encode(plain).map_err(failed)?;
+    let mut encoder = Encoder::new(job.compression).map_err(failed)?;
+    while let Ok((number, plain)) = jobs.recv() {
+        let mut encoded = encoder.encode(plain).map_err(failed)?;
+        if let Some(seal) = job.seal {
+            encoded.seal(seal, number)?;
+        }
         if results.send(encoded).is_err() {
             break;
         }
@@ -162,6 +169,7 @@ impl<'a> Collector<'a> {
             chunking: job.chunking,
             index: IndexRef { size: self.chunks * RECORD_BYTES as u64, sha256: self.hasher.finish() },
             payload_size: self.payload_size,
+            sealed: None,
         })
     }
 }

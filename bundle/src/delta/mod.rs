@@ -85,13 +85,15 @@ mod error;
 mod frame;
 mod header;
 mod patch;
+mod sealed;
 mod segment;
 mod wire;
 
 pub use decode::{Delta, ReadAt};
-pub use encode::{MadeDelta, make_delta};
+pub use encode::{MadeDelta, make_delta, make_delta_with_key};
 pub use error::{DeltaError, Extent};
 pub use header::{Content, Header, MAGIC, Part, Section};
+pub use sealed::{Announced, DeltaInput, SEALED_MAGIC, SealedInput};
 
 /// Unit of the block map: what file systems allocate, so that moved files are found.
 pub const BLOCK_BYTES: usize = 4096;

@@ -6,17 +6,20 @@
 use serde::Deserialize;
 
 use super::{
-    Chunking, Image, ImageKind, IndexRef, KNOWN_FEATURES, MANIFEST_LIMIT_BYTES, Manifest, Recovery, Update,
-    wrong,
+    CIPHER, Chunking, Encryption, Image, ImageKind, IndexRef, KNOWN_FEATURES, MANIFEST_LIMIT_BYTES, Manifest,
+    Recovery, Sealed, SealedHashes, Update, wrong,
 };
 use crate::digest::Digest;
 use crate::error::{Error, toml_problem};
+use crate::index::RECORD_BYTES;
+use crate::seal::{self, Wrapped};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawManifest {
     update: RawUpdate,
     recovery: Option<Recovery>,
+    encryption: Option<RawEncryption>,
     #[serde(default)]
     image: Vec<RawImage>,
     #[serde(default)]
@@ -41,10 +44,28 @@ struct RawImage {
     role: String,
     kind: RawKind,
     size: u64,
-    sha256: Digest,
+    sha256: Option<Digest>,
+    hashes: Option<SealedHashes>,
     chunking: RawChunking,
     index: RawIndex,
     payload_size: u64,
+    payload_sha256: Option<Digest>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEncryption {
+    cipher: String,
+    #[serde(default)]
+    recipient: Vec<RawRecipient>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRecipient {
+    key: String,
+    algorithm: String,
+    wrapped: String,
 }
 
 #[derive(Deserialize)]
@@ -110,26 +131,59 @@ impl RawManifest {
             description: self.update.description,
             critical: self.update.critical,
         };
-        let images = self.image.into_iter().map(RawImage::convert).collect();
-        Ok(Manifest { update, images, recovery: self.recovery, extra: self.extra })
+        let image = |(number, image): (usize, RawImage)| {
+            let at = |(key, problem): (&str, &str)| wrong(&format!("image[{number}].{key}"), problem);
+            image.convert().map_err(at)
+        };
+        let images = self.image.into_iter().enumerate().map(image).collect::<Result<_, _>>()?;
+        let encryption = self.encryption.map(RawEncryption::convert).transpose()?;
+        Ok(Manifest { update, images, recovery: self.recovery, encryption, extra: self.extra })
+    }
+}
+
+impl RawEncryption {
+    fn convert(self) -> Result<Encryption, Error> {
+        if self.cipher != CIPHER {
+            let shown: String = self.cipher.chars().take(40).collect();
+            return Err(wrong("encryption.cipher", format!("{shown:?} is not known, only {CIPHER}")));
+        }
+        let recipient = |(number, raw): (usize, RawRecipient)| {
+            Wrapped::parse(&raw.key, &raw.algorithm, &raw.wrapped)
+                .map_err(|problem| wrong(&format!("encryption.recipient[{number}]"), problem))
+        };
+        let recipients = self.recipient.into_iter().enumerate().map(recipient).collect::<Result<_, _>>()?;
+        Ok(Encryption { recipients })
     }
 }
 
 impl RawImage {
-    fn convert(self) -> Image {
-        Image {
+    fn convert(self) -> Result<Image, (&'static str, &'static str)> {
+        let stored = IndexRef { size: self.index.size, sha256: self.index.sha256 };
+        let (sha256, index, sealed) = match (self.sha256, self.hashes, self.payload_sha256) {
+            (Some(sha256), None, None) => (sha256, stored, None),
+            (None, Some(hashes), Some(payload_sha256)) => {
+                let records = seal::index::records(stored.size)
+                    .ok_or(("index.size", "no number of records makes an encrypted index of this length"))?;
+                let plain = IndexRef { size: records * RECORD_BYTES as u64, sha256: Digest::UNKNOWN };
+                (Digest::UNKNOWN, plain, Some(Sealed { index: stored, payload_sha256, hashes }))
+            }
+            (None, None, None) => return Err(("sha256", "missing field `sha256`")),
+            _ => return Err(("sha256", "either sha256, or hashes and payload-sha256")),
+        };
+        Ok(Image {
             role: self.role,
             kind: match self.kind {
                 RawKind::Raw => ImageKind::Raw,
             },
             size: self.size,
-            sha256: self.sha256,
+            sha256,
             chunking: match self.chunking {
                 RawChunking::FastCdc { min, average, max } => Chunking::FastCdc { min, average, max },
                 RawChunking::Fixed { size } => Chunking::Fixed { size },
             },
-            index: IndexRef { size: self.index.size, sha256: self.index.sha256 },
+            index,
             payload_size: self.payload_size,
-        }
+            sealed,
+        })
     }
 }

@@ -111,11 +111,13 @@ fn b7_payload_of_5_gib() {
         chunking: Chunking::Fixed { size: u32::try_from(CHUNK).unwrap() },
         index: IndexRef { size: index.len() as u64, sha256: Digest::of(&index) },
         payload_size: CHUNKS * CHUNK as u64,
+        sealed: None,
     };
     let manifest = Manifest {
         update: update("1.0.0", 1),
         images: vec![image],
         recovery: None,
+        encryption: None,
         extra: toml::Table::new(),
     };
     let chunks =

@@ -14,6 +14,7 @@ mod hostile;
 mod large;
 mod manifests;
 mod rotating;
+mod sealed;
 mod support;
 mod tools;
 mod trusting;

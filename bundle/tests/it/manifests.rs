@@ -197,8 +197,10 @@ fn with_records(records: &[[u8; 60]], size: u64, payload: &[u8]) -> Vec<u8> {
             chunking: Chunking::Fixed { size: 4096 },
             index: IndexRef { size: index.len() as u64, sha256: Digest::of(&index) },
             payload_size: payload.len() as u64,
+            sealed: None,
         }],
         recovery: None,
+        encryption: None,
         extra: toml::Table::new(),
     };
     let rest = [Member::new("rootfs.index", &index), Member::new("rootfs.chunks", payload)];
@@ -282,11 +284,12 @@ proptest! {
             chunking: Chunking::DEFAULT_FIXED,
             index: IndexRef { size: blocks * 60, sha256: Digest::of(b"index") },
             payload_size: payload,
+            sealed: None,
         };
         let other = Image { role: "kernel".into(), chunking: Chunking::DEFAULT, ..image.clone() };
         let extra = toml::from_str("ticket = \"A-1\"\n[build]\nhost = \"ci\"\n").unwrap();
         let recovery = Some(Recovery { from: update.sequence });
-        let manifest = Manifest { update, images: vec![image, other], recovery, extra };
+        let manifest = Manifest { update, images: vec![image, other], recovery, encryption: None, extra };
         prop_assert_eq!(Manifest::parse(manifest.to_toml().as_bytes()).unwrap(), manifest);
     }
 

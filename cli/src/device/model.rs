@@ -33,6 +33,10 @@ pub(super) struct Device {
     pub(super) last_result: Option<Outcome>,
     /// What keeps the device from being updated; empty when all is well.
     pub(super) problems: Vec<Problem>,
+    /// Version of the root of trust that the device follows; 0 when there is none.
+    pub(super) root_version: u64,
+    /// What no release may go below without the recovery role.
+    pub(super) sequence_floor: u64,
 }
 
 /// Something that keeps the device from being updated.
@@ -133,6 +137,8 @@ impl Device {
             job,
             last_result: Outcome::read(&fields.dict("LastResult")?)?,
             problems: problems(manager),
+            root_version: later_number(manager, "RootVersion"),
+            sequence_floor: later_number(manager, "SequenceFloor"),
         })
     }
 
@@ -140,6 +146,11 @@ impl Device {
     pub(super) fn is_working(&self) -> bool {
         self.job.is_some() || self.state == state::PRE_UPGRADE || self.state == state::UPGRADING
     }
+}
+
+/// A number that an otad from before this property has not to tell: 0 then.
+fn later_number(manager: &Dict, name: &str) -> u64 {
+    manager.get(name).and_then(|value| u64::try_from(value.clone()).ok()).unwrap_or_default()
 }
 
 /// An otad that is older than this property has none to tell.

@@ -107,6 +107,14 @@ fn render(device: &Device, style: Style) -> String {
     rows.extend(
         device.slots.iter().map(|slot| row([&format!("slot {}", or_dash(&slot.name)), &images(slot)])),
     );
+    let root = match device.root_version {
+        0 => "no root of trust".to_owned(),
+        version => format!("root {version}"),
+    };
+    // An otad from before these properties tells neither.
+    if (device.root_version, device.sequence_floor) != (0, 0) {
+        rows.push(row(["trust", &format!("{root}, no release below sequence {}", device.sequence_floor)]));
+    }
     for problem in &device.problems {
         let text = format!("{}: {}", or_dash(&problem.code), or_dash(&problem.message));
         rows.push(row(["problem", &style.paint(Tone::Bad, &text)]));

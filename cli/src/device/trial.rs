@@ -132,6 +132,8 @@ mod tests {
             job: None,
             last_result,
             problems: Vec::new(),
+            root_version: 0,
+            sequence_floor: 0,
         }
     }
 

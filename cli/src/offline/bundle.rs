@@ -4,15 +4,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use otad_bundle::{
-    Bundle, FileInput, ImageSummary, Input, Root, StreamInput, Summary, Unverified, add_signature_and_roots,
-    extract, verify,
+    Bundle, FileInput, ImageSummary, Input, Manifest, Root, StreamInput, Summary, Unverified,
+    add_signature_and_roots, extract, verify,
 };
 use otad_dbus::Code;
 use serde_json::{Value, json};
 
 use super::key::path_text;
 use super::progress::Bar;
-use super::{create, delta, output, signer, trust};
+use super::{create, delta, output, recipient, signer, trust};
 use crate::args::{BundleCommand, Globals, OptionalTrust, RequiredTrust, SignArgs};
 use crate::exit::Exit;
 use crate::show::{Style, Tone, human_bytes, printable, table};
@@ -21,16 +21,19 @@ pub(crate) fn run(command: BundleCommand, globals: &Globals) -> Result<(), Exit>
     match command {
         BundleCommand::Create(args) => create::run(&args, globals),
         BundleCommand::Delta(args) => delta::run(&args, globals),
-        BundleCommand::Inspect { bundle, .. } if delta::is_delta(&bundle) => {
-            delta::inspect(open(&bundle)?, globals)
+        BundleCommand::Inspect { bundle, .. } if delta::is_delta(&bundle) => delta::inspect(&bundle, globals),
+        BundleCommand::Inspect { bundle, device_key, trust } => {
+            inspect(&bundle, device_key.as_deref(), &trust, globals)
         }
-        BundleCommand::Inspect { bundle, trust } => inspect(&bundle, &trust, globals),
-        BundleCommand::Verify { bundle, trust } => verify_all(&bundle, trust, globals),
+        BundleCommand::Verify { bundle, device_key, trust } => {
+            verify_all(&bundle, device_key.as_deref(), trust, globals)
+        }
         BundleCommand::Sign { bundle, signing, with_root, out } => {
             sign(&bundle, &signing, &with_root, out.as_deref(), globals)
         }
-        BundleCommand::Extract { bundle, trust, out, images } => {
-            extract_images(&bundle, trust, &out, &images, globals)
+        BundleCommand::Extract { bundle, device_key, trust, out, images } => {
+            let key = device_key.as_deref();
+            extract_images(&bundle, key, trust, (&out, &images), globals)
         }
     }
 }
@@ -50,21 +53,32 @@ fn open(path: &Path) -> Result<Box<dyn Input>, Exit> {
     }
 }
 
-fn open_verified(path: &Path, trust: RequiredTrust) -> Result<Bundle<Box<dyn Input>>, Exit> {
+fn open_verified(
+    path: &Path,
+    key: Option<&Path>,
+    trust: RequiredTrust,
+) -> Result<Bundle<Box<dyn Input>>, Exit> {
     let root: Root = trust::chosen(&trust.into())?.ok_or_else(|| Exit::usage("give --root or --key"))?;
-    Ok(Bundle::open(open(path)?, &root)?)
+    let mut bundle = Bundle::open(open(path)?, &root)?;
+    recipient::unlock(&mut bundle, key)?;
+    Ok(bundle)
 }
 
-fn verify_all(path: &Path, trust: RequiredTrust, globals: &Globals) -> Result<(), Exit> {
-    let mut bundle = open_verified(path, trust)?;
+fn verify_all(path: &Path, key: Option<&Path>, trust: RequiredTrust, globals: &Globals) -> Result<(), Exit> {
+    let mut bundle = open_verified(path, key, trust)?;
     let bar = Bar::new(globals, "verifying");
     verify(&mut bundle, &mut |progress| bar.set(progress))?;
     drop(bar);
     let signers: Vec<_> = bundle.signed_by().iter().map(ToString::to_string).collect();
     let update = &bundle.manifest().update;
     let text = format!(
-        "ok: every byte of {} holds\nversion    {} (sequence {})\nrelease    {}\nsigned by  {}\n",
+        "ok: every byte of {} holds{}\nversion    {} (sequence {})\nrelease    {}\nsigned by  {}\n",
         path.display(),
+        if bundle.is_locked() {
+            ", as it is stored (give --device-key to check what is encrypted)"
+        } else {
+            ""
+        },
         update.version,
         update.sequence,
         bundle.release(),
@@ -72,6 +86,7 @@ fn verify_all(path: &Path, trust: RequiredTrust, globals: &Globals) -> Result<()
     );
     let value = json!({
         "verified": true,
+        "decrypted": !bundle.is_locked(),
         "version": update.version.to_string(),
         "sequence": update.sequence,
         "release": bundle.release().to_string(),
@@ -101,12 +116,12 @@ fn sign(
 
 fn extract_images(
     path: &Path,
+    key: Option<&Path>,
     trust: RequiredTrust,
-    out: &Path,
-    roles: &[String],
+    (out, roles): (&Path, &[String]),
     globals: &Globals,
 ) -> Result<(), Exit> {
-    let mut bundle = open_verified(path, trust)?;
+    let mut bundle = open_verified(path, key, trust)?;
     let bar = Bar::new(globals, "extracting");
     let files: Vec<PathBuf> = extract(&mut bundle, out, roles, &mut |progress| bar.set(progress))?;
     drop(bar);
@@ -123,14 +138,22 @@ enum Standing {
     Unchecked(Vec<String>),
 }
 
-fn inspect(path: &Path, trust: &OptionalTrust, globals: &Globals) -> Result<(), Exit> {
+/// Ids of the keys that can read a bundle; none where everybody can.
+pub(super) fn readers(manifest: &Manifest) -> Vec<String> {
+    let recipients = manifest.encryption.iter().flat_map(|encryption| &encryption.recipients);
+    recipients.map(|wrapped| format!("{} ({})", wrapped.key, wrapped.algorithm.name())).collect()
+}
+
+fn inspect(path: &Path, key: Option<&Path>, trust: &OptionalTrust, globals: &Globals) -> Result<(), Exit> {
     let input = open(path)?;
     let (summary, standing) = match trust::chosen(trust)? {
         Some(root) => {
             let mut bundle = Bundle::open(input, &root)?;
+            recipient::unlock(&mut bundle, key)?;
             let signers = bundle.signed_by().iter().map(ToString::to_string).collect();
             (bundle.summarise()?, Standing::Verified(signers))
         }
+        None if key.is_some() => return Err(Exit::usage("--device-key needs --root or --key")),
         None => {
             let unverified = Unverified::open(input)?;
             let named = unverified.signatures()?.iter().map(|entry| entry.key.to_string()).collect();
@@ -164,6 +187,7 @@ fn describe(summary: &Summary, standing: &Standing, style: Style) -> String {
         ("compatible", printable(&update.compatible.join(", "))),
         ("description", printable(&update.description)),
         ("release", summary.release.to_string()),
+        ("readable by", readers(&summary.manifest).join(", ")),
         ("size", format!("{} ({} bytes)", human_bytes(summary.total_size), summary.total_size)),
     ]
     .into_iter()
@@ -176,7 +200,8 @@ fn describe(summary: &Summary, standing: &Standing, style: Style) -> String {
 fn images_table(summary: &Summary) -> String {
     let head = ["IMAGE", "KIND", "SIZE", "STORED", "RATIO", "CHUNKS", "OF WHICH", "SHA-256"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (image, counts) in summary.manifest.images.iter().zip(&summary.images) {
+    for (number, image) in summary.manifest.images.iter().enumerate() {
+        let counts = summary.images.get(number);
         rows.push(vec![
             image.role.clone(),
             image.kind.name().to_owned(),
@@ -184,11 +209,16 @@ fn images_table(summary: &Summary) -> String {
             human_bytes(image.payload_size),
             percent(image.payload_size, image.size),
             image.chunk_count().to_string(),
-            kinds(counts),
-            image.sha256.short(),
+            counts.map_or_else(hidden, kinds),
+            counts.map_or_else(hidden, |_| image.sha256.short()),
         ]);
     }
     table(&rows)
+}
+
+/// What stands for what is encrypted.
+fn hidden() -> String {
+    "encrypted".to_owned()
 }
 
 fn kinds(counts: &ImageSummary) -> String {
@@ -212,11 +242,12 @@ fn describe_json(summary: &Summary, standing: &Standing) -> Value {
         .manifest
         .images
         .iter()
-        .zip(&summary.images)
-        .map(|(image, counts)| {
+        .enumerate()
+        .map(|(number, image)| {
+            let counts = summary.images.get(number);
             let kinds: serde_json::Map<String, Value> = counts
-                .kinds
                 .iter()
+                .flat_map(|counts| &counts.kinds)
                 .map(|(kind, count)| {
                     let count = json!({"chunks": count.chunks, "plain": count.plain, "stored": count.stored});
                     (kind.name().to_owned(), count)
@@ -226,7 +257,7 @@ fn describe_json(summary: &Summary, standing: &Standing) -> Value {
                 "role": image.role,
                 "kind": image.kind.name(),
                 "size": image.size,
-                "sha256": image.sha256.to_string(),
+                "sha256": counts.map(|_| image.sha256.to_string()),
                 "payload_size": image.payload_size,
                 "chunks": image.chunk_count(),
                 "kinds": kinds,
@@ -242,6 +273,7 @@ fn describe_json(summary: &Summary, standing: &Standing) -> Value {
         "compatible": update.compatible,
         "description": update.description,
         "release": summary.release.to_string(),
+        "recipients": readers(&summary.manifest),
         "size": summary.total_size,
         "images": images,
     })

@@ -6,14 +6,14 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use otad_bundle::{Chunking, Compression, Recipe, Recovery, Signer, Source, Update, build};
+use otad_bundle::{Chunking, Compression, Recipe, Recipient, Recovery, Signer, Source, Update, build_for};
 use otad_dbus::Code;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::key::path_text;
 use super::progress::Bar;
-use super::{output, signer, trust};
+use super::{output, recipient, signer, trust};
 use crate::args::{ChunkingKind, Compress, CreateArgs, Globals};
 use crate::exit::Exit;
 use crate::show::human_bytes;
@@ -42,12 +42,15 @@ pub(super) fn run(args: &CreateArgs, globals: &Globals) -> Result<(), Exit> {
     let recipe = recipe(args)?;
     let keys = signer::all(&args.signing)?;
     let signers: Vec<&dyn Signer> = keys.iter().map(|key| &**key).collect();
+    let recipients = recipient::all(&args.recipients)?;
+    let recipients: Vec<&dyn Recipient> = recipients.iter().map(|recipient| &**recipient).collect();
     let bar = Bar::new(globals, "building");
-    let built = build(&recipe, &signers, &args.out, &mut |progress| bar.set(progress))?;
+    let built = build_for(&recipe, &recipients, &signers, &args.out, &mut |progress| bar.set(progress))?;
     drop(bar);
     let plain: u64 = built.manifest.images.iter().map(|image| image.size).sum();
     let ids: Vec<_> = signers.iter().map(|signer| signer.key_id().to_string()).collect();
-    let text = format!(
+    let readers = super::bundle::readers(&built.manifest);
+    let mut text = format!(
         "{}: {} (sequence {}), {} of images in {}\nrelease    {}\nsigned by  {}\n",
         args.out.display(),
         built.manifest.update.version,
@@ -57,6 +60,9 @@ pub(super) fn run(args: &CreateArgs, globals: &Globals) -> Result<(), Exit> {
         built.release,
         ids.join(", ")
     );
+    if !readers.is_empty() {
+        text.push_str(&format!("readable by {}\n", readers.join(", ")));
+    }
     let value = json!({
         "bundle": path_text(&args.out),
         "version": built.manifest.update.version.to_string(),
@@ -65,6 +71,7 @@ pub(super) fn run(args: &CreateArgs, globals: &Globals) -> Result<(), Exit> {
         "size": built.size,
         "image_bytes": plain,
         "signed_by": ids,
+        "recipients": readers,
     });
     output::show(globals, &text, &value)
 }

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use otad_bundle::Input;
-use otad_bundle::delta::{Delta, Header, make_delta};
+use otad_bundle::delta::{Announced, Delta, Header, make_delta_with_key};
+use otad_bundle::{DeviceKey, FileInput, X25519Key};
 use serde_json::{Value, json};
 
 use super::key::path_text;
@@ -21,13 +21,17 @@ pub(super) fn run(args: &DeltaArgs, globals: &Globals) -> Result<(), Exit> {
             Some(NonZeroUsize::new(count).ok_or_else(|| Exit::usage("--threads must be at least 1"))?)
         }
     };
+    let key = args.device_key.as_deref().map(X25519Key::read).transpose()?;
+    let key = key.as_ref().map(|key| key as &dyn DeviceKey);
     let bar = Bar::new(globals, "comparing");
-    let made = make_delta(&args.from, &args.to, &args.out, threads, &mut |progress| bar.set(progress))?;
+    let made = make_delta_with_key(&args.from, &args.to, &args.out, threads, key, &mut |progress| {
+        bar.set(progress);
+    })?;
     drop(bar);
     let mut text = format!(
         "{}: {}, the bundle has {}\n",
         args.out.display(),
-        human_bytes(made.header.total_size),
+        human_bytes(made.size),
         human_bytes(made.bundle_size)
     );
     if !made.left_out.is_empty() {
@@ -43,9 +47,20 @@ pub(super) fn run(args: &DeltaArgs, globals: &Globals) -> Result<(), Exit> {
     output::show(globals, &text, &value)
 }
 
-/// Shows header and directory.
-pub(super) fn inspect(input: impl Input, globals: &Globals) -> Result<(), Exit> {
-    let delta = Delta::open(input).map_err(otad_bundle::Error::from)?;
+/// Shows header and directory; of an encrypted delta only what it says to everybody.
+pub(super) fn inspect(path: &Path, globals: &Globals) -> Result<(), Exit> {
+    let announced = Announced::read(FileInput::open(path)?).map_err(otad_bundle::Error::from)?;
+    if announced.encrypted {
+        let (from, to, size) = (announced.old_release, announced.new_release, announced.total_size);
+        let text = format!(
+            "from release  {from}\nto release    {to}\nsize          {} ({size} bytes)\nencrypted     its parts show to recipients of the new bundle only\n",
+            human_bytes(size)
+        );
+        let (from, to) = (from.to_string(), to.to_string());
+        let value = json!({"size": size, "old_release": from, "new_release": to, "encrypted": true});
+        return output::answer(globals, &text, &value);
+    }
+    let delta = Delta::open(FileInput::open(path)?).map_err(otad_bundle::Error::from)?;
     output::answer(globals, &describe(delta.header()), &describe_json(delta.header()))
 }
 

@@ -15,5 +15,6 @@ mod passphrase;
 #[path = "no_passphrase.rs"]
 mod passphrase;
 mod progress;
+mod recipient;
 mod signer;
 pub(crate) mod trust;

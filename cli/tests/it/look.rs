@@ -58,6 +58,7 @@ fn status_has_a_stable_json_form() {
         ran.json_lines(),
         [json!({"state": "idle", "compatible": "acme-gateway", "version": "2.0.0", "booted_slot": "a",
             "primary_slot": "a", "api_revision": 1, "job": null, "last_result": null, "problems": [],
+            "root_version": 0, "sequence_floor": 0,
             "slots": [slot("a", "confirmed", true, "2.0.0", 41, 1_795_365_942), slot("b", "disarmed", false, "2.1.0", 42, 0)]})]
     );
 }

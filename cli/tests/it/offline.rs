@@ -474,3 +474,81 @@ fn a_channel_document_names_the_latest_release() {
     let model = run(path, &format!("{create} --compatible other"));
     assert_eq!((model.status, model.err.contains("acme-gateway")), (2, true), "{}", model.err);
 }
+
+/// Keys of devices, and what can be known of an encrypted bundle without one.
+#[test]
+fn an_encrypted_bundle_is_for_its_recipients() {
+    let shop = workshop();
+    let path = shop.path();
+    ok(path, "key generate --device --out d");
+    ok(path, "key generate --device --out other --quiet");
+    let id = ok(path, "key id d").out.trim().to_owned();
+    assert_eq!(id, ok(path, "key id d.pub").out.trim());
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(path.join("d")).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    let create = CREATE.replace("x.otab", "sealed.otab");
+    let made = ok(path, &format!("{create} --recipient d.pub"));
+    assert!(made.out.contains(&format!("readable by {id} (hpke-x25519)")), "{}", made.out);
+
+    let shown = ok(path, "bundle inspect sealed.otab --key k.pub");
+    assert!(shown.out.contains(&id) && shown.out.contains("encrypted"), "{}", shown.out);
+    let value = ok(path, "bundle inspect sealed.otab --json").json();
+    assert_eq!(
+        (&value["images"][0]["sha256"], value["images"][0]["size"].as_u64()),
+        (&Value::Null, Some(888_000))
+    );
+    let opened = ok(path, "bundle inspect sealed.otab --key k.pub --device-key d --json").json();
+    assert_eq!(opened["images"], {
+        let mut plain = ok(path, "bundle inspect x.otab --json").json()["images"].clone();
+        for (image, number) in plain.as_array_mut().unwrap().iter_mut().zip(0..) {
+            let sealed = &opened["images"][number];
+            image["payload_size"] = sealed["payload_size"].clone();
+            image["kinds"] = sealed["kinds"].clone();
+        }
+        plain
+    });
+
+    let stored = ok(path, "bundle verify sealed.otab --root root.toml");
+    assert!(stored.out.contains("as it is stored"), "{}", stored.out);
+    let whole = ok(path, "bundle verify sealed.otab --root root.toml --device-key d");
+    assert!(!whole.out.contains("as it is stored"), "{}", whole.out);
+    ok(path, "bundle extract sealed.otab --key k.pub --device-key d -o out");
+    assert_eq!(
+        std::fs::read(path.join("out/kernel.img")).unwrap(),
+        std::fs::read(path.join("kernel")).unwrap()
+    );
+    for line in [
+        "bundle extract sealed.otab --key k.pub -o none",
+        "bundle extract sealed.otab --key k.pub --device-key other -o none",
+        "bundle verify sealed.otab --key k.pub --device-key other",
+        "bundle delta --from sealed.otab --to sealed.otab -o d.otad-delta",
+    ] {
+        let refused = run(path, line);
+        assert_eq!(
+            (refused.status, refused.err.contains("code DECRYPT_NO_KEY")),
+            (3, true),
+            "{}",
+            refused.err
+        );
+    }
+    assert!(!path.join("none").exists());
+    ok(path, "bundle delta --from sealed.otab --to sealed.otab --device-key d -o d.otad-delta --quiet");
+    let delta = ok(path, "bundle inspect d.otad-delta --json").json();
+    assert_eq!((&delta["encrypted"], &delta["new_release"]), (&Value::Bool(true), &value["release"]));
+    // Signing vouches for what is stored.
+    ok(path, "key generate --out k2 --quiet");
+    ok(path, "bundle sign sealed.otab --key k2");
+    ok(path, "bundle verify sealed.otab --key k2.pub --device-key d");
+    // A key that signs is none that can be encrypted for, and an RSA key is.
+    let wrong = run(path, &format!("{create} --recipient k.pub"));
+    assert!(wrong.err.contains("a key that signs"), "{}", wrong.err);
+    for line in
+        ["genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out rsa", "pkey -in rsa -pubout -out rsa.pub"]
+    {
+        let made = Command::new("openssl").args(line.split(' ')).current_dir(path).output().unwrap();
+        assert!(made.status.success(), "{line}");
+    }
+    let both = ok(path, &format!("{create} --recipient rsa.pub --recipient d.pub --json")).json();
+    assert_eq!(both["recipients"].as_array().unwrap().len(), 2);
+    ok(path, "bundle verify sealed.otab --key k.pub --device-key d");
+}

@@ -8,8 +8,11 @@
 
 mod ahead;
 mod board;
+mod certificate;
 mod client;
 mod input;
+#[cfg(feature = "testing")]
+mod memory;
 mod parts;
 mod patience;
 mod place;
@@ -17,17 +20,22 @@ mod plan;
 mod range;
 mod span;
 mod stream;
+mod tls;
 
+pub use certificate::{Security, Times};
+
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::http::StatusCode;
-use ureq::tls::RootCerts;
 
 use self::client::{Client, Reply, Trouble, from_status, from_ureq, header};
 use self::input::HttpInput;
 use self::place::Place;
+use self::tls::Tls;
+use crate::config;
 use crate::failure::{Code, Failure};
 use crate::ports::{Answer, Fetch, Offer, Question, Receipt, Stop};
 use otad_bundle::{Digest, Input};
@@ -119,16 +127,18 @@ impl Default for Limits {
 pub struct HttpFetch {
     server: Option<Place>,
     limits: Limits,
-    /// Who may vouch for a server.
-    authorities: RootCerts,
+    /// How encrypted connections are made; or why none can be, which is no reason to make others.
+    tls: Result<Tls, Failure>,
     line: RwLock<Line>,
+    /// When the server wants to be asked again; 0 when it did not say.
+    interval_seconds: AtomicU32,
 }
 
 /// Who asks, and the connections on which it has said so.
 #[derive(Debug, Clone)]
 struct Line {
     user_agent: String,
-    polling: Client,
+    polling: Result<Client, Failure>,
 }
 
 impl HttpFetch {
@@ -143,24 +153,55 @@ impl HttpFetch {
             .map(Place::parse)
             .transpose()
             .map_err(|error| Failure::new(Code::Config, format!("[server] url: {error}")))?;
-        let authorities = RootCerts::WebPki;
-        let line = RwLock::new(Line::new(user_agent, &limits, &authorities));
-        Ok(HttpFetch { server, limits, authorities, line })
+        let tls = Tls::new(&Security::public(Times::bounded(|| 0)), server.as_ref());
+        let line = RwLock::new(Line::new(user_agent, &limits, &tls));
+        Ok(HttpFetch { server, limits, tls, line, interval_seconds: AtomicU32::new(0) })
     }
 
-    /// Lets these certificate authorities (DER), and no others, vouch for servers: a test has no certificate of a public
-    /// one, and without one that is trusted it could not tell an expired certificate from an unknown authority.
+    /// Makes the fetcher of a device. Files of `[server]` that cannot be used are no reason not to start: whoever comes to repair
+    /// that needs otad; but nothing is fetched then.
+    pub fn configured(
+        server: Option<&config::Server>,
+        user_agent: &str,
+        times: Times,
+    ) -> Result<Self, Failure> {
+        let fetch = HttpFetch::new(server.map(|server| server.url.as_str()), user_agent)?;
+        let security = match server {
+            Some(server) => Security::of(server, times),
+            None => Ok(Security::public(times)),
+        };
+        if let Err(failure) = &security {
+            log::error!("{}: {failure}; nothing can be fetched", failure.code);
+        }
+        Ok(fetch.secured(security))
+    }
+
+    /// The same with other ideas of who may be at the other end.
+    #[must_use]
+    pub fn secured(self, security: Result<Security, Failure>) -> Self {
+        let tls = security.and_then(|security| Tls::new(&security, self.server.as_ref()));
+        let line = RwLock::new(Line::new(&self.line().user_agent, &self.limits, &tls));
+        HttpFetch { tls, line, ..self }
+    }
+
+    /// Every connection gives these bytes, whatever was asked; for tests with hostile answers.
     #[cfg(feature = "testing")]
     #[must_use]
-    pub fn trusting(self, authorities: &[&[u8]]) -> Self {
-        let certificates = authorities.iter().map(|der| ureq::tls::Certificate::from_der(der).to_owned());
-        let authorities = RootCerts::from(certificates.collect::<Vec<_>>());
-        let line = RwLock::new(Line::new(&self.line().user_agent, &self.limits, &authorities));
-        HttpFetch { authorities, line, ..self }
+    pub fn answering(self, bytes: &[u8]) -> Self {
+        let tls = self.tls.map(|tls| tls.answering(bytes));
+        let line = RwLock::new(Line::new("test", &self.limits, &tls));
+        HttpFetch { tls, line, ..self }
     }
 
     fn line(&self) -> Line {
         self.line.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What to ask the update server with.
+    fn polling(&self) -> Result<Client, Failure> {
+        let tls = self.tls.as_ref().map_err(Clone::clone)?;
+        tls.check_identity()?;
+        Ok(self.line().polling?.showing(tls.token()?))
     }
 
     fn server(&self) -> Result<&Place, Failure> {
@@ -170,8 +211,9 @@ impl HttpFetch {
 }
 
 impl Line {
-    fn new(user_agent: &str, limits: &Limits, authorities: &RootCerts) -> Self {
-        Line { user_agent: user_agent.to_owned(), polling: Client::new(user_agent, limits, authorities) }
+    fn new(user_agent: &str, limits: &Limits, tls: &Result<Tls, Failure>) -> Self {
+        let polling = tls.as_ref().map(|tls| Client::new(user_agent, limits, tls)).map_err(Clone::clone);
+        Line { user_agent: user_agent.to_owned(), polling }
     }
 }
 
@@ -179,7 +221,8 @@ impl Fetch for HttpFetch {
     fn open(&self, url: &str, stop: &Stop) -> Result<Box<dyn Input + Send>, Failure> {
         let place =
             Place::parse(url).map_err(|error| Failure::new(Code::InvalidSource, error.to_string()))?;
-        let client = Client::new(&self.line().user_agent, &self.limits, &self.authorities);
+        let tls = self.tls.as_ref().map_err(Clone::clone)?;
+        let client = Client::new(&self.line().user_agent, &self.limits, tls);
         Ok(Box::new(HttpInput::open(client, place, self.limits.clone(), stop.clone())?))
     }
 
@@ -194,8 +237,13 @@ impl Fetch for HttpFetch {
             ("sequence", sequence.as_str()),
         ];
         query.extend(release.as_deref().map(|release| ("release", release)));
+        let told = [("boot_id", question.boot_id.as_str()), ("state", question.state)];
+        query.extend(told.into_iter().filter(|(_, word)| !word.is_empty()));
         let place = server.with("/device/v1/update", &query).map_err(no_url)?;
-        let reply = self.line().polling.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
+        let reply = self.polling()?.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
+        let interval = header(reply.response.headers(), "otad-interval").ok().flatten();
+        let seconds = interval.and_then(|text| text.parse().ok()).unwrap_or(0);
+        self.interval_seconds.store(seconds, Ordering::Relaxed);
         match reply.response.status() {
             StatusCode::NO_CONTENT => Ok(Answer::Nothing),
             StatusCode::OK => Ok(Answer::Offer(offer(&small_body(reply)?, server)?)),
@@ -206,7 +254,7 @@ impl Fetch for HttpFetch {
     fn channel(&self, compatible: &str) -> Result<Option<Vec<u8>>, Failure> {
         let place =
             self.server()?.with("/device/v1/channel", &[("compatible", compatible)]).map_err(no_url)?;
-        let reply = self.line().polling.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
+        let reply = self.polling()?.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
         match reply.response.status() {
             // A server from before there were channel documents knows no such place.
             StatusCode::NO_CONTENT | StatusCode::NOT_FOUND => Ok(None),
@@ -215,10 +263,14 @@ impl Fetch for HttpFetch {
         }
     }
 
+    fn ready(&self) -> Result<(), Failure> {
+        self.server.as_ref().map_or(Ok(()), |_| self.polling().map(drop))
+    }
+
     fn report(&self, body: &str) -> Result<Receipt, Failure> {
         let place = self.server()?.with("/device/v1/reports", &[]).map_err(no_url)?;
         let reply =
-            self.line().polling.post_json(&place, body, &self.limits).map_err(|trouble| trouble.failure)?;
+            self.polling()?.post_json(&place, body, &self.limits).map_err(|trouble| trouble.failure)?;
         match reply.response.status() {
             status if status.is_success() => Ok(Receipt::Taken),
             // What these say of a body does not change when it is sent again.
@@ -230,10 +282,26 @@ impl Fetch for HttpFetch {
         }
     }
 
+    fn progress(&self, body: &str) -> Result<Receipt, Failure> {
+        let place = self.server()?.with("/device/v1/progress", &[]).map_err(no_url)?;
+        let reply =
+            self.polling()?.post_json(&place, body, &self.limits).map_err(|trouble| trouble.failure)?;
+        match reply.response.status() {
+            status if status.is_success() => Ok(Receipt::Taken),
+            // A server from before there was progress knows no such place.
+            status => Ok(Receipt::Refused(status.to_string())),
+        }
+    }
+
+    fn interval(&self) -> Option<Duration> {
+        let seconds = self.interval_seconds.load(Ordering::Relaxed);
+        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
+    }
+
     fn introduce(&self, user_agent: &str) {
         let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
         if line.user_agent != user_agent {
-            *line = Line::new(user_agent, &self.limits, &self.authorities);
+            *line = Line::new(user_agent, &self.limits, &self.tls);
         }
     }
 }

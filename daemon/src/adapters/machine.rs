@@ -6,10 +6,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
+use otad_bundle::DeviceKey;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, Decrypt};
+use crate::failure::Failure;
 use crate::ports::{DeviceId, Machine};
+
+use super::device_key;
 
 /// The real machine.
 #[derive(Debug)]
@@ -17,6 +21,7 @@ pub struct SystemMachine {
     cmdline: PathBuf,
     image_info: PathBuf,
     default_env: PathBuf,
+    decrypt: Option<Decrypt>,
 }
 
 impl SystemMachine {
@@ -26,6 +31,7 @@ impl SystemMachine {
             cmdline: config.boot.cmdline.clone(),
             image_info: config.image_info.clone(),
             default_env: config.boot.default_env.clone(),
+            decrypt: config.decrypt.clone(),
         }
     }
 }
@@ -64,6 +70,10 @@ impl Machine for SystemMachine {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         read_optional(&self.image_info)
+    }
+
+    fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {
+        device_key::open(self.decrypt.as_ref())
     }
 
     fn default_environment(&self) -> io::Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod clock;
+pub mod device_key;
 pub mod health;
 pub mod http;
 mod ioctl;
@@ -10,4 +11,5 @@ pub mod machine;
 pub mod model;
 pub mod pipe;
 mod pre_run;
+mod secret;
 pub mod state_fs;

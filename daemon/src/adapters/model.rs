@@ -16,10 +16,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use otad_bundle::DeviceKey;
+
+use crate::config::{Config, Decrypt};
+use crate::failure::Failure;
 use crate::ports::{DeviceId, Machine, SlotDevices as _};
 
 use super::block::SystemDevices;
+use super::device_key;
 use super::machine::{read_named, read_optional};
 
 /// The machine made of files.
@@ -29,6 +33,7 @@ pub struct ModelMachine {
     cmdline: PathBuf,
     image_info: PathBuf,
     default_env: PathBuf,
+    decrypt: Option<Decrypt>,
 }
 
 impl ModelMachine {
@@ -39,6 +44,7 @@ impl ModelMachine {
             cmdline: config.boot.cmdline.clone(),
             image_info: config.image_info.clone(),
             default_env: config.boot.default_env.clone(),
+            decrypt: config.decrypt.clone(),
         }
     }
 
@@ -73,6 +79,10 @@ impl Machine for ModelMachine {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         read_optional(&self.image_info)
+    }
+
+    fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {
+        device_key::open(self.decrypt.as_ref())
     }
 
     fn default_environment(&self) -> io::Result<Vec<u8>> {

@@ -3,7 +3,8 @@
 use zbus::Connection;
 use zbus::message::Header;
 
-use super::{Desk, authorize};
+use super::Desk;
+use super::authorize::{self, Act};
 use crate::engine::{JobView, Request};
 use crate::failure::Failure;
 
@@ -26,7 +27,7 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Install).await?;
         self.desk.ask(Request::Cancel(Some(self.view.id))).await.map(drop)
     }
 

@@ -10,9 +10,10 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, Variant};
 
-use super::dictionary::{self, Dictionary};
+use super::Desk;
+use super::authorize::{self, Act};
+use super::dictionary::{self, Dictionary, Options};
 use super::job::Job;
-use super::{Desk, authorize};
 use crate::adapters::pipe;
 use crate::engine::{Answer, Install, Request, Status, Verdict};
 use crate::failure::{Code, Failure, from_bundle};
@@ -20,6 +21,7 @@ use crate::install::prepare::Source;
 use crate::lifecycle::event::Origin;
 use crate::ports::Stop;
 use crate::trust::Keeper;
+use crate::trust::sequence::Permit;
 
 /// Starts a check of the server and answers whether an install was started.
 pub type Check = Arc<dyn Fn() -> Result<bool, Failure> + Send + Sync>;
@@ -94,8 +96,8 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<OwnedObjectPath, Failure> {
-        authorize::caller(connection, &header).await?;
         let options = dictionary::options(&options)?;
+        let permit = may_install(connection, &header, &options).await?;
         if !(url.starts_with("http://") || url.starts_with("https://")) {
             let what = format!("`{url}` is not an http:// or https:// URL; pass files with InstallFd");
             return Err(Failure::new(Code::InvalidSource, what));
@@ -103,7 +105,7 @@ impl Manager {
         let origin = Origin::Url(url.clone());
         let (source, stop, reboot) =
             (Source::Url { url, delta: options.delta }, Stop::default(), options.reboot);
-        self.start(Install { source, origin, stop, reboot }, connection).await
+        self.start(Install { source, origin, stop, reboot, permit }, connection).await
     }
 
     #[zbus(out_args("job"))]
@@ -114,8 +116,8 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<OwnedObjectPath, Failure> {
-        authorize::caller(connection, &header).await?;
         let options = dictionary::options(&options)?;
+        let permit = may_install(connection, &header, &options).await?;
         if options.delta.is_some() {
             let what = format!("option `{}` goes with a URL, not with a file or pipe", option::DELTA);
             return Err(Failure::new(Code::InvalidOption, what));
@@ -123,7 +125,7 @@ impl Manager {
         let stop = Stop::default();
         let input = pipe::open(OwnedFd::from(bundle), &stop)?;
         let (source, origin, reboot) = (Source::Open(input), Origin::Descriptor, options.reboot);
-        self.start(Install { source, origin, stop, reboot }, connection).await
+        self.start(Install { source, origin, stop, reboot, permit }, connection).await
     }
 
     #[zbus(out_args("info"))]
@@ -133,7 +135,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<Dictionary, Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Check).await?;
         let root = self.trust.clone()?.root();
         let read = move || {
             let input = pipe::open(OwnedFd::from(bundle), &Stop::default())?;
@@ -149,7 +151,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<bool, Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Check).await?;
         let check = self.check.clone();
         blocking(move || check()).await
     }
@@ -159,7 +161,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Commit).await?;
         self.desk.ask(Request::Commit).await.map(drop)
     }
 
@@ -168,7 +170,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Commit).await?;
         self.desk.ask(Request::Rollback).await.map(drop)
     }
 
@@ -177,7 +179,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Install).await?;
         self.desk.ask(Request::Cancel(None)).await.map(drop)
     }
 
@@ -188,7 +190,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Commit).await?;
         let verdict = match verdict.as_str() {
             "good" => Verdict::Good,
             "bad" => Verdict::Bad,
@@ -205,7 +207,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::caller(connection, &header).await?;
+        authorize::require(connection, &header, Act::Reboot).await?;
         self.desk.ask(Request::Reboot).await.map(drop)
     }
 
@@ -255,6 +257,16 @@ impl Manager {
     }
 
     #[zbus(property)]
+    fn root_version(&self) -> u64 {
+        self.desk.status().root_version
+    }
+
+    #[zbus(property)]
+    fn sequence_floor(&self) -> u64 {
+        self.desk.status().record.floor
+    }
+
+    #[zbus(property)]
     fn last_result(&self) -> Dictionary {
         last_result(&self.desk.status())
     }
@@ -267,6 +279,19 @@ impl Manager {
         error: &str,
         message: &str,
     ) -> zbus::Result<()>;
+}
+
+/// Lets those pass who may install, and reboot where they ask for that too; and says whether they may go back.
+async fn may_install(
+    connection: &Connection,
+    header: &Header<'_>,
+    options: &Options,
+) -> Result<Permit, Failure> {
+    authorize::require(connection, header, Act::Install).await?;
+    if options.reboot {
+        authorize::require(connection, header, Act::Reboot).await?;
+    }
+    authorize::downgrade(connection, header).await
 }
 
 /// Runs what blocks on a thread of its own, so that the bus stays answerable.

@@ -5,6 +5,7 @@ mod authorize;
 mod dictionary;
 mod job;
 mod manager;
+mod polkit;
 mod publish;
 mod slot;
 
@@ -75,6 +76,21 @@ impl Desk {
         self.messages.send(Message::Ask(request, reply)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
+}
+
+#[cfg(feature = "testing")]
+pub use zbus::wire::Endian;
+
+/// Reads the body of an `Install` message, as it would be read from the bus; for tests with hostile bytes.
+#[cfg(feature = "testing")]
+pub fn read_arguments(body: &[u8], endian: Endian) -> Result<(), Failure> {
+    use zbus::wire::serialized::{Context, Data};
+    type Arguments<'a> = (String, std::collections::HashMap<String, zbus::Variant<'a>>);
+    let data = Data::new(body, Context::new(endian, 0));
+    let ((_url, options), _length) = data
+        .deserialize::<Arguments<'_>>()
+        .map_err(|error| Failure::new(Code::InvalidOption, error.to_string()))?;
+    dictionary::options(&options).map(drop)
 }
 
 /// Connects and registers every object; the name is not requested yet.

@@ -157,6 +157,8 @@ fn manager_changes(before: &Status, now: &Status) -> Changes {
     changes.note("CurrentJob", current_job(before), current_job(now));
     changes.note("Version", before.current.version.clone(), now.current.version.clone());
     changes.note("Problems", problems(before), problems(now));
+    changes.note("RootVersion", before.root_version, now.root_version);
+    changes.note("SequenceFloor", before.record.floor, now.record.floor);
     if before.record.history.last() != now.record.history.last() {
         changes.0.insert("LastResult", Variant::from(last_result(now)));
     }

@@ -95,6 +95,23 @@ fn mistakes_are_named_where_they_are() {
         ("deadline-seconds = 300", "deadline-seconds = 30", "otad.toml:28:20: `deadline-seconds` is 30"),
         ("\"https://updates", "\"ftp://updates", "otad.toml:31:7: `ftp://updates.example.com/` is neither"),
         ("interval-seconds = 60", "interval-seconds = 0", "otad.toml:32:20: `interval-seconds` is 0"),
+        ("interval-seconds = 60", "ca = \"ca.pem\"", "otad.toml:32:6: `ca.pem` is not an absolute path"),
+        (
+            "interval-seconds = 60",
+            "pin = [\"abc\"]",
+            "otad.toml:32:8: pin `abc` is not 64 hexadecimal digits",
+        ),
+        ("interval-seconds = 60", "client-key = \"/k\"", "otad.toml:32:14: `client-key` needs `client-cert"),
+        (
+            "interval-seconds = 60",
+            "client-certificate = \"/c\"",
+            "otad.toml:32:22: `client-certificate` needs",
+        ),
+        (
+            "https://updates.example.com/\"",
+            "http://x\"\nca = \"/c\"",
+            "otad.toml:32:6: this is for encrypted",
+        ),
         ("policy = \"manual\"", "policy = \"later\"", "otad.toml:34:10: unknown variant `later`"),
         ("[reboot]", "[reboot", "otad.toml:33:8: "),
     ];
@@ -103,6 +120,30 @@ fn mistakes_are_named_where_they_are() {
         let failure = read(&GOOD.replacen(from, to, 1)).unwrap_err();
         assert_eq!(failure.code, Code::Config);
         assert!(failure.message.starts_with(expected), "{to}: {failure}");
+    }
+}
+
+#[test]
+fn encrypted_bundles_are_read_with_a_file_or_a_command() {
+    let with = |lines: &str| read(&format!("{GOOD}[decrypt]\n{lines}"));
+    assert_eq!(read(GOOD).unwrap().decrypt, None);
+    let file = with("key = \"/etc/otad/device.key\"").unwrap().decrypt;
+    assert_eq!(file, Some(Decrypt::Key("/etc/otad/device.key".into())));
+    let command =
+        with("command = [\"/bin/unwrap\", \"-x\"]\npublic = \"/etc/otad/device.pub\"").unwrap().decrypt;
+    let expected = ["/bin/unwrap", "-x"].map(str::to_owned).to_vec();
+    assert_eq!(command, Some(Decrypt::Command { command: expected, public: "/etc/otad/device.pub".into() }));
+    for (lines, expected) in [
+        ("", "[decrypt] needs `key`"),
+        ("key = \"device.key\"", "`device.key` is not an absolute path"),
+        ("command = [\"unwrap\"]\npublic = \"/p\"", "`unwrap` is not an absolute path"),
+        ("command = []\npublic = \"/p\"", "`command` is empty"),
+        ("command = [\"/bin/unwrap\"]", "`command` needs `public`"),
+        ("key = \"/k\"\npublic = \"/p\"", "`key` is all there is then"),
+    ] {
+        let failure = with(lines).unwrap_err();
+        assert_eq!(failure.code, Code::Config);
+        assert!(failure.message.contains(expected), "{lines}: {failure}");
     }
 }
 

@@ -92,9 +92,10 @@ impl Engine {
         if attempt.origin == Origin::OtherSlot {
             return self.prepare_other_slot(worker, attempt);
         }
-        let source = self.source.take().ok_or_else(lost_thread)?;
+        let (source, permit) = self.source.take().ok_or_else(lost_thread)?;
         let trust = self.trust.clone()?;
-        self.tasks.start("install", Box::new(move || Message::Prepared(worker.prepare(source, &trust))))
+        self.tasks
+            .start("install", Box::new(move || Message::Prepared(worker.prepare(source, permit, &trust))))
     }
 
     /// Going back: by the recorded hashes where otad wrote the slot, by its confirmation where the factory did.
@@ -139,13 +140,23 @@ impl Engine {
             self.is_not_what_was_replaced(attempt)?;
             log::info!("slot {} is on trial; watching its health", attempt.target);
         }
+        let on_trial = matches!(self.state, State::PostUpgrade(_, Stage::Trial));
         let stop = Stop::default();
         let (config, ports, stopped) = (self.config.clone(), self.ports.clone(), stop.clone());
+        let trust = self.trust.clone();
         self.health = Some(stop);
         self.tasks.start(
             "health",
             Box::new(move || {
-                Message::Health(health::watch(&config.health, &*ports.health, &*ports.clock, &stopped))
+                let updatable = || {
+                    trust.as_ref().map_err(Clone::clone)?;
+                    ports.machine.device_key()?;
+                    ports.fetch.ready()
+                };
+                let updatable: Option<&(dyn Fn() -> Result<(), Failure> + Sync)> =
+                    on_trial.then_some(&updatable);
+                let checks = health::OfTrial { checks: &*ports.health, updatable };
+                Message::Health(health::watch(&config.health, &checks, &*ports.clock, &stopped))
             }),
         )
     }

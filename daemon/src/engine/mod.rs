@@ -29,6 +29,7 @@ use crate::lifecycle::record::{self, Record};
 use crate::ports::{Clock, Fetch, HealthChecks, Machine, SlotDevices, StateFs, Stop, Trail};
 use crate::trial::BootControl;
 use crate::trust::Keeper;
+use crate::trust::sequence::Permit;
 
 /// The edges, shared by the engine and its tasks.
 #[derive(Clone)]
@@ -117,7 +118,7 @@ pub struct Engine {
     /// Where the attempt stood when the last event came, for its conclusion.
     phase: &'static str,
     /// Handed from one stage to the effect that continues it.
-    source: Option<Source>,
+    source: Option<(Source, Permit)>,
     plan: Option<Box<Plan>>,
     synced: Option<SyncedSlot>,
 }

@@ -7,6 +7,7 @@ use crate::install::prepare::Source;
 use crate::lifecycle::event::{Attempt, Counts, Event, Origin, Reason, Stage, State};
 use crate::lifecycle::recover::Standing;
 use crate::ports::Stop;
+use crate::trust::sequence::Permit;
 
 /// A request; authorization is the bus layer's business.
 pub enum Request {
@@ -34,6 +35,8 @@ pub struct Install {
     pub stop: Stop,
     /// Reboot as soon as the target is armed, whatever the policy.
     pub reboot: bool,
+    /// Whether it may lead below the floor.
+    pub permit: Permit,
 }
 
 /// A verdict on a slot.
@@ -70,7 +73,7 @@ impl Engine {
         self.trust.as_ref().map_err(Clone::clone)?;
         let id = self.admit(install.origin, install.reboot)?;
         self.start_job(id.job, install.stop);
-        self.source = Some(install.source);
+        self.source = Some((install.source, install.permit));
         let job = id.job;
         self.request(id)?;
         Ok(job)

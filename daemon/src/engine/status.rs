@@ -30,6 +30,8 @@ pub struct Status {
     pub problems: Vec<Failure>,
     /// History, failed releases, pending reports.
     pub record: Record,
+    /// Version of the root of trust that counts; 0 when there is none.
+    pub root_version: u64,
 }
 
 /// One slot, for status.
@@ -96,6 +98,7 @@ impl Status {
             job: None,
             problems: Vec::new(),
             record: Record::default(),
+            root_version: 0,
         }
     }
 }
@@ -131,6 +134,7 @@ impl Engine {
             problems,
             job: self.job.as_ref().map(|job| JobView { id: job.id, progress: job.progress.clone() }),
             record: self.record.clone(),
+            root_version: self.trust.as_ref().map_or(0, |trust| trust.root().version()),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use otad_bundle::{Chunking, Decoder, Image, MAX_CHUNK_BYTES};
+use otad_bundle::{Chunking, Decoder, Image, ImageSeal, MAX_CHUNK_BYTES};
 
 use super::Placed;
 use super::sources::{Form, Sources};
@@ -23,6 +23,13 @@ pub fn room(image: &Image) -> usize {
         Chunking::FastCdc { max, .. } => max,
     };
     usize::try_from(largest.min(MAX_CHUNK_BYTES)).map_or(BATCH_BYTES, |largest| largest.max(BATCH_BYTES))
+}
+
+/// Stored bytes that as many plain bytes of an image take at most: encryption adds some to each chunk, and there are no more chunks
+/// than the shortest ones make.
+fn stored_room(image: &Image, room: usize) -> usize {
+    let chunks = room / usize::try_from(image.chunking.min()).unwrap_or(1).max(1) + 1;
+    room + chunks * usize::try_from(image.cover()).unwrap_or(0)
 }
 
 /// Chunks without a gap between them.
@@ -47,15 +54,20 @@ struct Waiting {
 }
 
 impl Batch {
-    /// Takes the memory for so many plain bytes and as many stored ones: they are never more, mostly fewer, and what is not
-    /// touched takes no memory.
-    pub fn new(room: usize) -> Self {
+    /// Takes the memory for plain bytes of an image and as many stored ones: they are hardly ever more, mostly fewer, and what is
+    /// not touched takes no memory.
+    pub fn new(image: &Image) -> Self {
+        let room = room(image);
+        Batch::with_room(room, stored_room(image, room))
+    }
+
+    fn with_room(room: usize, stored: usize) -> Self {
         Batch {
             chunks: Vec::new(),
             at: 0,
             plain: Aligned::new(room + ALIGNMENT),
             used: 0..0,
-            stored: vec![0; room],
+            stored: vec![0; stored],
             stored_end: 0,
             room,
         }
@@ -64,7 +76,7 @@ impl Batch {
     /// One that holds these bytes.
     #[cfg(test)]
     pub fn of(at: u64, plain: &[u8]) -> Self {
-        let mut batch = Batch::new(plain.len());
+        let mut batch = Batch::with_room(plain.len(), 0);
         batch.begin(at);
         batch.used.end += plain.len();
         batch.plain.bytes_mut()[batch.used.clone()].copy_from_slice(plain);
@@ -103,14 +115,24 @@ impl Batch {
         Ok(())
     }
 
-    /// Verifies and decodes what came as it is stored.
-    pub fn decode(&mut self, role: &str, decoder: &mut Decoder) -> Result<(), Failure> {
+    /// Verifies and decodes what came as it is stored; encrypted chunks are decrypted where they lie.
+    pub fn decode(
+        &mut self,
+        role: &str,
+        seal: Option<&ImageSeal>,
+        decoder: &mut Decoder,
+    ) -> Result<(), Failure> {
         for Waiting { placed, stored } in &self.chunks {
             let start = usize::try_from(placed.plain - self.at).map_or(usize::MAX, |at| self.used.start + at);
             let length = usize::try_from(placed.chunk.plain_len).unwrap_or(0);
             let plain = self.plain.bytes_mut().get_mut(start..start.saturating_add(length));
-            let stored = self.stored.get(stored.clone()).unwrap_or_default();
-            decoder.decode_into(&placed.chunk, stored, plain.unwrap_or_default()).map_err(|error| {
+            let stored = self.stored.get_mut(stored.clone()).unwrap_or_default();
+            let plain = plain.unwrap_or_default();
+            let decoded = match seal {
+                None => decoder.decode_into(&placed.chunk, stored, plain),
+                Some(seal) => decoder.decode_sealed_into(&placed.chunk, (seal, placed.number), stored, plain),
+            };
+            decoded.map_err(|error| {
                 let failure = from_bundle(&error);
                 Failure::new(failure.code, format!("{role} at offset {}: {}", placed.plain, failure.message))
             })?;

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-use otad_bundle::{ChunkKind, Decoder, Image};
+use otad_bundle::{ChunkKind, Decoder, Image, ImageSeal};
 
 use super::batch::{self, Batch};
 use super::progress::Progress;
@@ -52,6 +52,8 @@ pub struct Flow<'a> {
     pub number: usize,
     /// What the manifest says of it.
     pub image: &'a Image,
+    /// What decrypts its chunks, if they are encrypted.
+    pub seal: Option<ImageSeal>,
     /// Threads that decode; 0 stands for this one alone, for everything.
     pub lanes: usize,
     /// Is told what was fetched.
@@ -81,7 +83,7 @@ impl Flow<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
         let mut decoder = decoder()?;
-        let mut batch = Some(Batch::new(batch::room(self.image)));
+        let mut batch = Some(Batch::new(self.image));
         while let Some(load) = loader.next(|| batch.take())? {
             let load = self.decode(load, &mut decoder)?;
             batch = self.write(load, sink)?.or(batch);
@@ -94,7 +96,7 @@ impl Flow<'_> {
         loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>> + Send>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
-        let batches = self.batches();
+        let batches = self.batches(loader.sources.decode());
         // Every channel has room for all batches. Zeros may have to wait, but only for the writer, who waits for nobody: so nobody
         // waits in a circle. Each end belongs to those who use it alone: who waits for somebody who has ended is woken.
         let (give_back, empty) = sync_channel(batches);
@@ -122,8 +124,12 @@ impl Flow<'_> {
         })
     }
 
-    /// How many batches go round: enough to keep everybody busy, as few as memory allows.
-    fn batches(&self) -> usize {
+    /// How many batches go round: enough to keep everybody busy, as few as memory allows. A source that
+    /// decodes takes memory too, and is what the others wait for.
+    fn batches(&self, sources_decode: bool) -> usize {
+        if sources_decode {
+            return self.lanes + 1;
+        }
         let most = BATCHES_BYTES / (2 * batch::room(self.image));
         most.clamp(self.lanes + 1, self.lanes + MORE_BATCHES)
     }
@@ -139,7 +145,7 @@ impl Flow<'_> {
         let mut spare = || {
             if made < batches {
                 made += 1;
-                return Some(Batch::new(batch::room(self.image)));
+                return Some(Batch::new(self.image));
             }
             // Nobody gives back any more: the writer has ended and says why.
             empty.recv().ok()
@@ -171,7 +177,7 @@ impl Flow<'_> {
 
     fn decode(&self, mut load: Load, decoder: &mut Decoder) -> Result<Load, Failure> {
         if let Load::Chunks(batch) = &mut load {
-            batch.decode(&self.image.role, decoder)?;
+            batch.decode(&self.image.role, self.seal.as_ref(), decoder)?;
         }
         Ok(load)
     }

@@ -2,6 +2,9 @@
 //!
 //! An index appears under its name only when it is verified and durable: the other slot may have the same one and need it, and
 //! going back to a slot much later verifies it by its index.
+//!
+//! That of an encrypted bundle is kept in the clear: it says no more than the slots do, which hold the images themselves, and it is
+//! needed when no bundle and no key is at hand.
 
 use std::io::Write;
 

@@ -2,7 +2,8 @@
 //!
 //! # What happens to each byte
 //! A chunk that the scan found on the target is skipped: its bytes are neither fetched nor written. Of any other chunk
-//! the stored bytes are read once into a batch that goes round and hashed (a decoder sees nothing else), decoded once to where
+//! the stored bytes are read once into a batch that goes round and hashed (a decoder sees nothing else), decrypted there if the bundle
+//! is encrypted, decoded once to where
 //! they are written from and hashed (nothing else is written), written once, past the page cache where the device allows
 //! it, and after the flush read back once, past the cache too, and hashed where they were read to. Copied is only the part of
 //! a page with which a batch ends, so that it is written with the rest of the page. Where most chunks were found on the target,
@@ -125,7 +126,8 @@ fn write_body(
     });
     let before = before(target, &held)?;
     let mut writer = Writer::new(target, before, progress);
-    Flow { number, image: &image, lanes: context.lanes, progress, stop }.run(
+    let seal = sources.bundle.bundle().seal(number);
+    Flow { number, image: &image, seal, lanes: context.lanes, progress, stop }.run(
         missing,
         sources,
         &mut writer,

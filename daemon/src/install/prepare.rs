@@ -10,7 +10,7 @@ use super::progress::{Phase, Progress};
 use super::readback::SyncedSlot;
 use super::sources::alive::Alive;
 use super::sources::bundle::BundleSource;
-use super::sources::delta::DeltaSource;
+use super::sources::delta::{self, DeltaSource};
 use super::sources::running::Finder;
 use super::sources::target::{self, Depth};
 use super::sources::{ChunkSource, Price, Sources};
@@ -21,7 +21,7 @@ use crate::lifecycle::event::Release;
 use crate::ports::{Fetch, Machine, SlotDevices, StateFs, Stop};
 use crate::slots;
 use crate::trust::Keeper;
-use crate::trust::sequence::{self, Recoverer, Way};
+use crate::trust::sequence::{self, Permit, Recoverer, Way};
 
 /// Left free in the data directory for the record and the log of a trial.
 const SPARE_BYTES: u64 = 256 * 1024;
@@ -109,6 +109,7 @@ pub struct Plan {
 pub fn prepare(
     context: &Context<'_>,
     source: Source,
+    permit: Permit,
     trust: &Keeper,
     fetch: &dyn Fetch,
 ) -> Result<Prepared, Failure> {
@@ -118,7 +119,7 @@ pub fn prepare(
         Source::Url { url, delta } => (fetch.open(&url, context.stop)?, Link::Network { delta }),
     };
     let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
-    let bundle = Bundle::open(input, &trust.root()).map_err(|error| from_bundle(&error))?;
+    let mut bundle = Bundle::open(input, &trust.root()).map_err(|error| from_bundle(&error))?;
     trust.accept(bundle.new_roots())?;
     trust.refuse_expired(trust.earliest())?;
     check_length(bundle.input_length(), bundle.total_size())?;
@@ -128,12 +129,13 @@ pub fn prepare(
         return Ok(Prepared::AlreadyInstalled);
     }
     check_update(context, bundle.manifest())?;
-    release.lowers_floor = check_sequence(context, &bundle)? == Way::Back;
+    release.lowers_floor = permit.admit(check_sequence(context, &bundle)?)? == Way::Back;
+    unlock(context, &mut bundle, &mut release)?;
     let mut targets = claim(context, &release)?;
     check_space(context, &release)?;
     let mut source = BundleSource::new(bundle);
     let mut delta = match &link {
-        Link::Network { delta: Some(url) } => open_delta(context, &release, url, fetch)?,
+        Link::Network { delta: Some(url) } => open_delta(context, &release, url, fetch, &mut source)?,
         Link::Network { delta: None } | Link::Local => None,
     };
     keep_indexes(context, &release, &mut source, delta.as_mut())?;
@@ -182,6 +184,7 @@ fn open_delta(
     release: &Release,
     url: &str,
     fetch: &dyn Fetch,
+    bundle: &mut BundleSource,
 ) -> Result<Option<DeltaSource>, Failure> {
     let Some(old) = context.held else {
         log::info!("no delta: otad did not install what runs");
@@ -189,6 +192,7 @@ fn open_delta(
     };
     let opened = fetch.open(url, context.stop).and_then(|input| {
         let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
+        let input = bundle.bundle().delta_input(input).map_err(delta::from_delta)?;
         DeltaSource::open(input, release, (context.running, old), context.devices)
     });
     match opened {
@@ -267,6 +271,22 @@ fn check_update(context: &Context<'_>, manifest: &Manifest) -> Result<(), Failur
             format!("{what}; a slot is always updated as a whole"),
         ));
     }
+    Ok(())
+}
+
+/// Unwraps the content key of an encrypted bundle: the first that anything secret is asked for, and before anything is written. The
+/// images are known only then.
+fn unlock<I: Input>(
+    context: &Context<'_>,
+    bundle: &mut Bundle<I>,
+    release: &mut Release,
+) -> Result<(), Failure> {
+    let Some(encryption) = &bundle.manifest().encryption else { return Ok(()) };
+    let Some(key) = context.machine.device_key()? else {
+        return Err(from_bundle(&otad_bundle::Error::Locked { count: encryption.recipients.len() }));
+    };
+    bundle.unlock(&*key).map_err(|error| from_bundle(&error))?;
+    release.images.clone_from(&bundle.manifest().images);
     Ok(())
 }
 

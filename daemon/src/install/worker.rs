@@ -12,6 +12,7 @@ use crate::lifecycle::event::Release;
 use crate::ports::Stop;
 use crate::trial::BootControl;
 use crate::trust::Keeper;
+use crate::trust::sequence::Permit;
 
 /// One install's world, shared by its stages.
 #[derive(Clone)]
@@ -52,8 +53,8 @@ impl Worker {
     }
 
     /// Opens, verifies, checks and scans.
-    pub fn prepare(&self, source: Source, trust: &Keeper) -> Result<Prepared, Failure> {
-        let prepared = prepare::prepare(&self.context(), source, trust, &*self.ports.fetch)?;
+    pub fn prepare(&self, source: Source, permit: Permit, trust: &Keeper) -> Result<Prepared, Failure> {
+        let prepared = prepare::prepare(&self.context(), source, permit, trust, &*self.ports.fetch)?;
         if let Prepared::AlreadyHeld(..) = &prepared {
             self.pre_run()?;
         }

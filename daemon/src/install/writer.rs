@@ -221,6 +221,7 @@ mod tests {
             chunking: Chunking::Fixed { size: 65536 },
             index: IndexRef { size: 0, sha256: none },
             payload_size: 0,
+            sealed: None,
         };
         let target =
             Target { image, device: Box::new(plate.clone()), place: "plate".into(), held: Held::default() };

@@ -23,6 +23,32 @@ pub enum Way {
     Back,
 }
 
+/// Whether whoever asked may take the device back, where the bundle itself may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// They may; what the owner's own server offers counts as well.
+    Granted,
+    /// They may install what leads forward only.
+    Denied,
+}
+
+impl Permit {
+    /// Refuses a way back to those who may not go it.
+    ///
+    /// # Errors
+    /// [`Code::NotAuthorized`].
+    pub fn admit(self, way: Way) -> Result<Way, Failure> {
+        match (self, way) {
+            (Permit::Granted, _) | (Permit::Denied, Way::Forward) => Ok(way),
+            (Permit::Denied, Way::Back) => {
+                let what = "this bundle leads back below the floor, which whoever asked may not do";
+                let next = "install it as root, or have polkit allow org.otad1.downgrade";
+                Err(Failure::new(Code::NotAuthorized, format!("{what}; {next}")))
+            }
+        }
+    }
+}
+
 /// Whether the recovery role stands behind a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recoverer {
@@ -87,6 +113,14 @@ mod tests {
         let current = Current { sequence: runs, floor, ..Current::default() };
         let recovery = from.map(|from| Recovery { from });
         judge((sequence, "1.0.0"), recovery, by, &current).map_err(|failure| failure.code)
+    }
+
+    /// V1: a recovery bundle alone takes nobody back who may only install.
+    #[test]
+    fn a_way_back_needs_a_permit() {
+        assert_eq!(Permit::Granted.admit(Way::Back), Ok(Way::Back));
+        assert_eq!(Permit::Denied.admit(Way::Forward), Ok(Way::Forward));
+        assert_eq!(Permit::Denied.admit(Way::Back).unwrap_err().code, Code::NotAuthorized);
     }
 
     /// V1, V5: what leads where.

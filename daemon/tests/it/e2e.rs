@@ -1,6 +1,7 @@
 //! The daemon as a whole: real processes, a private bus, real devices, real HTTP, and a boot loader that is a model.
 
 mod bus;
+mod encrypted;
 mod faults;
 mod memory;
 mod refusals;

@@ -2,10 +2,12 @@
 
 mod busy;
 mod hostile;
+mod papers;
 mod polling;
 mod refusals;
 mod scattered;
 mod script;
+mod secured;
 mod slow_line;
 mod sparing;
 mod transfers;

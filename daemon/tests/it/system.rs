@@ -2,16 +2,18 @@
 
 #[path = "system/booted.rs"]
 mod booted;
+#[path = "system/callers.rs"]
+mod callers;
 #[path = "system/device.rs"]
 mod device;
+#[path = "system/polkit.rs"]
+mod polkit;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-use device::Device;
 
 /// The user that owns nothing, in every distribution.
 const NOBODY: &str = "65534";
@@ -187,6 +189,7 @@ fn the_example_configuration_is_accepted() {
     assert_eq!(server.interval, Duration::from_secs(60));
     assert_eq!(full.health.checks.take().as_deref(), Some(Path::new("/usr/lib/otad/health.d")));
     assert_eq!(full.pre_run.take().as_deref(), Some("rootfs"));
+    assert!(full.decrypt.take().is_some());
     assert_eq!(full, terse, "a default in the example is not the default of otad");
 }
 
@@ -200,125 +203,4 @@ impl Drop for Running {
     }
 }
 
-/// A system bus of our own: the rules of Debian's `system.conf` in short, and the policy that we ship.
-struct PrivateBus {
-    _process: Running,
-    address: String,
-    log: PathBuf,
-}
-
-impl PrivateBus {
-    fn start(dir: &Path) -> PrivateBus {
-        let address = format!("unix:path={}", dir.join("bus").display());
-        let policy = tree().join("usr/share/dbus-1/system.d/org.otad1.conf");
-        let config = dir.join("bus.conf");
-        let text = format!(
-            r#"<busconfig>
-              <listen>{address}</listen><auth>EXTERNAL</auth>
-              <policy context="default">
-                <allow user="*"/><deny own="*"/><deny send_type="method_call"/>
-                <allow send_type="signal"/><allow send_requested_reply="true" send_type="method_return"/>
-                <allow send_requested_reply="true" send_type="error"/>
-                <allow receive_type="method_call"/><allow receive_type="method_return"/>
-                <allow receive_type="error"/><allow receive_type="signal"/>
-                <allow send_destination="org.freedesktop.DBus"/>
-              </policy>
-              <include>{}</include>
-            </busconfig>"#,
-            policy.display()
-        );
-        fs::write(&config, text).unwrap();
-        let log = dir.join("bus.log");
-        let mut command = Command::new("dbus-daemon");
-        command.arg("--nofork").arg(format!("--config-file={}", config.display()));
-        command.stdin(Stdio::null()).stderr(fs::File::create(&log).unwrap());
-        let process = Running(command.spawn().expect("dbus-daemon, of Debian's package dbus-daemon"));
-        let bus = PrivateBus { _process: process, address, log };
-        wait_for("the bus", Duration::from_secs(5), || dir.join("bus").exists());
-        bus
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// `busctl` as the user of that number.
-    fn busctl(&self, user: &str, arguments: &[&str]) -> Output {
-        let address = format!("--address={}", self.address);
-        let id = format!("--reuid={user}");
-        let group = format!("--regid={user}");
-        let start = [&id, &group, "--clear-groups", "busctl", &address, "--timeout=10"];
-        run("setpriv", start.iter().chain(arguments))
-    }
-}
-
 const STATE: [&str; 5] = ["get-property", "org.otad1", "/org/otad1", "org.otad1.Manager", "State"];
-const READS: [&[&str]; 4] = [
-    &[
-        "call",
-        "org.otad1",
-        "/org/otad1",
-        "org.freedesktop.DBus.Properties",
-        "GetAll",
-        "s",
-        "org.otad1.Manager",
-    ],
-    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
-    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.Introspectable", "Introspect"],
-    &["call", "org.otad1", "/org/otad1", "org.freedesktop.DBus.Peer", "Ping"],
-];
-const ACTS: [&[&str]; 8] = [
-    &["Install", "sa{sv}", "http://127.0.0.1:9/x.otab", "0"],
-    &["Check"],
-    &["Commit"],
-    &["Rollback"],
-    &["Cancel"],
-    &["Mark", "ss", "a", "good"],
-    &["Reboot"],
-    &["History"],
-];
-
-/// D4: everybody may look, nobody but root (and the group otad) may act, and the bus itself says so.
-#[test]
-fn d4_the_bus_policy_keeps_strangers_out() {
-    let dir = tempfile::tempdir_in("/tmp").unwrap();
-    // Everybody must reach the socket; nothing secret is in the directory.
-    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let bus = PrivateBus::start(dir.path());
-    let device = Device::of_files(dir.path());
-    let mut otad = Command::new(env!("CARGO_BIN_EXE_otad"));
-    otad.arg("--config")
-        .arg(&device.config)
-        .args(["--bus", &bus.address])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null());
-    let mut otad = Running(otad.spawn().unwrap());
-    wait_for("otad on the bus", Duration::from_secs(10), || {
-        assert_eq!(otad.0.try_wait().unwrap(), None, "otad ended");
-        bus.busctl(NOBODY, &STATE).status.success()
-    });
-
-    for user in ["0", NOBODY] {
-        assert_eq!(said(&bus.busctl(user, &STATE)), "s \"idle\"\n", "user {user}");
-        for read in READS {
-            let output = bus.busctl(user, read);
-            assert!(output.status.success(), "user {user}, {read:?}: {}", said(&output));
-        }
-    }
-    for act in ACTS {
-        let arguments = [&["call", "org.otad1", "/org/otad1", "org.otad1.Manager"], act].concat();
-        let denied = said(&bus.busctl(NOBODY, &arguments));
-        assert!(denied.contains("Access denied"), "{act:?}: {denied}");
-        let rejected = format!("member=\"{}\"", act[0]);
-        let by_the_bus = |line: &str| line.contains("Rejected send message") && line.contains(&rejected);
-        assert!(bus.log().lines().any(by_the_bus), "{act:?} was not stopped by the bus: {}", bus.log());
-        // What is asked for does not exist here; that otad itself answers is what counts. Install and Reboot would act.
-        if !matches!(act[0], "Install" | "Reboot") {
-            let answer = said(&bus.busctl("0", &arguments));
-            assert!(!answer.contains("Access denied"), "{act:?}: {answer}");
-        }
-    }
-    let name = ["call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"];
-    let own = bus.busctl(NOBODY, &[&name[..], &["RequestName", "su", "org.otad1", "0"]].concat());
-    assert!(said(&own).contains("Access denied"), "{}", said(&own));
-}

@@ -16,6 +16,7 @@ use otad::testing::rig::{Fault, Moment, Rig, Upset};
 use otad::testing::storage::Storage;
 use otad::trial::BootControl;
 use otad::trust::Keeper;
+use otad::trust::sequence::Permit;
 use otad_bundle::Chain;
 
 use crate::board::{Board, ENV_BYTES, LIMIT, SLOTS, WAY_BACK};
@@ -337,7 +338,9 @@ impl World<'_> {
         let bytes = self.scenario.board.releases[release].bundle.clone();
         let source = Source::Open(Box::new(MemoryInput::new(rig, bytes)));
         let (origin, stop) = (Origin::Descriptor, Stop::default());
-        self.ask(rig, daemon, Request::Install(engine::Install { source, origin, stop, reboot: false }));
+        let permit = Permit::Granted;
+        let install = engine::Install { source, origin, stop, reboot: false, permit };
+        self.ask(rig, daemon, Request::Install(install));
     }
 
     fn ask(&mut self, rig: &Rig, daemon: &mut Daemon, request: Request) {

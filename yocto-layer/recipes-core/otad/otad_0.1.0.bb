@@ -10,7 +10,7 @@ LIC_FILES_CHKSUM = "file://LICENSE-APACHE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
 # The sources are those beside the layer: one commit is the recipe, its list of crates and what they build. Cargo wants the whole
 # workspace there, also what is not built.
 FILESEXTRAPATHS:prepend := "${OTAD_SOURCE_DIR}:"
-OTAD_SOURCES = "Cargo.toml Cargo.lock LICENSE-APACHE LICENSE-MIT systemd bootenv bundle dbus daemon cli server demo bench test-images"
+OTAD_SOURCES = "Cargo.toml Cargo.lock LICENSE-APACHE LICENSE-MIT systemd bootenv bundle dbus daemon cli server demo bench test-images fuzz"
 OTAD_SOURCES[doc] = "Files and directories of otad's repository that the recipe takes"
 SRC_URI = "${@' '.join('file://%s;subdir=otad' % name for name in d.getVar('OTAD_SOURCES').split())}"
 require otad-crates.inc
@@ -52,6 +52,7 @@ do_install:append:class-target () {
     sed -i 's|/usr/bin/|${bindir}/|' ${D}${systemd_system_unitdir}/*
     install -D -m 0644 -t ${D}${datadir}/dbus-1/system.d ${S}/systemd/usr/share/dbus-1/system.d/org.otad1.conf
     install -D -m 0644 -t ${D}${datadir}/dbus-1/system-services ${S}/systemd/usr/share/dbus-1/system-services/org.otad1.service
+    install -D -m 0644 -t ${D}${datadir}/polkit-1/actions ${S}/systemd/usr/share/polkit-1/actions/org.otad1.policy
     install -D -m 0644 -t ${D}${datadir}/dbus-1/interfaces ${S}/dbus/org.otad1.xml
     install -D -m 0644 -t ${D}${nonarch_libdir}/sysusers.d ${S}/systemd/usr/lib/sysusers.d/otad.conf
     install -D -m 0644 -t ${D}${nonarch_libdir}/tmpfiles.d ${S}/systemd/usr/lib/tmpfiles.d/otad.conf
@@ -63,7 +64,7 @@ do_install:append:class-target () {
 # The tool for the environment is of use without otad.
 PACKAGES =+ "bootenv"
 FILES:bootenv = "${bindir}/bootenv"
-FILES:${PN} += "${systemd_system_unitdir} ${datadir}/dbus-1/system.d ${datadir}/dbus-1/system-services \
+FILES:${PN} += "${systemd_system_unitdir} ${datadir}/dbus-1/system.d ${datadir}/dbus-1/system-services ${datadir}/polkit-1/actions \
                 ${nonarch_libdir}/sysusers.d ${nonarch_libdir}/tmpfiles.d ${nonarch_libdir}/otad"
 FILES:${PN}-dev += "${datadir}/dbus-1/interfaces"
 

@@ -21,18 +21,22 @@ use self::release::Release;
 use super::decode::Delta;
 use super::frame;
 use super::header::{Content, Header, Part, Place, Section};
+use super::sealed::{self, SealedInput};
 use super::segment::Frame;
 use super::{SEGMENT_BLOCKS, SEGMENT_BYTES};
 use crate::build::{NewFile, Progress};
-use crate::digest::Digest;
+use crate::digest::{Digest, HashWriter, Hasher};
 use crate::error::Error;
-use crate::input::StreamInput;
+use crate::input::{FileInput, StreamInput};
+use crate::seal::DeviceKey;
 
 /// What was made.
 #[derive(Debug, Clone)]
 pub struct MadeDelta {
     /// Header and directory.
     pub header: Header,
+    /// Length of the file in bytes.
+    pub size: u64,
     /// Length of the new bundle in bytes, to compare with.
     pub bundle_size: u64,
     /// Roles of the new bundle that the old one does not have: their chunks come from the bundle.
@@ -50,11 +54,35 @@ pub fn make_delta(
     threads: Option<NonZeroUsize>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<MadeDelta, Error> {
+    make_delta_with_key(from, to, output, threads, None, progress)
+}
+
+/// The same between encrypted bundles, which `key` unlocks. A delta to an encrypted bundle is encrypted under its content key, with a
+/// salt of its own: no two are the same.
+///
+/// # Errors
+/// As [`make_delta`]; and from an encrypted bundle to one that is not, which would give away what the old one holds.
+pub fn make_delta_with_key(
+    from: &Path,
+    to: &Path,
+    output: &Path,
+    threads: Option<NonZeroUsize>,
+    key: Option<&dyn DeviceKey>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<MadeDelta, Error> {
     let threads = match threads {
         Some(count) => count,
         None => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
     };
-    let (mut old, mut new) = (Release::open(from)?, Release::open(to)?);
+    let (mut old, mut new) = (Release::open(from, key)?, Release::open(to, key)?);
+    if old.unlocked().is_some() && new.unlocked().is_none() {
+        let text = format!(
+            "{} is encrypted and {} is not: the delta would give the old one away",
+            from.display(),
+            to.display()
+        );
+        return Err(Error::Order(text));
+    }
     let pairs = old.pairs(&new);
     let left_out = new.roles().filter(|role| !pairs.iter().any(|pair| pair.role == *role)).map(str::to_owned);
     let left_out: Vec<_> = left_out.collect();
@@ -80,10 +108,32 @@ pub fn make_delta(
     let mut header = Header { total_size: 0, old_release: old.id, new_release: new.id, sections };
     let start = header.encode();
     prove(&start, &body, &pairs, &mut old)?;
+    let size = write(output, &header, &start, &body, &new)?;
+    Ok(MadeDelta { header, size, bundle_size: new.size, left_out })
+}
+
+/// Writes the file, encrypted if the new bundle is; returns its length.
+fn write(output: &Path, header: &Header, start: &[u8], body: &[u8], new: &Release) -> Result<u64, Error> {
     let mut file = NewFile::create(output)?;
-    file.write(&start).and_then(|()| file.write(&body))?;
+    let Some(unlocked) = new.unlocked() else {
+        file.write(start).and_then(|()| file.write(body))?;
+        file.publish()?;
+        return Ok(header.total_size);
+    };
+    let releases = (header.old_release, header.new_release);
+    sealed::write(&unlocked.content, releases, (&mut start.chain(body), header.total_size), &mut file.file)?;
+    let size = file.file.metadata().map_err(Error::file("look at", &file.temporary))?.len();
+    let mut back = SealedInput::open(FileInput::open(&file.temporary)?, &unlocked.content)?;
+    let mut hasher = HashWriter(Hasher::new());
+    std::io::copy(&mut back, &mut hasher).map_err(Error::file("read back", output))?;
+    let mut wanted = Hasher::new();
+    wanted.update(start);
+    wanted.update(body);
+    if hasher.0.finish() != wanted.finish() {
+        return Err(Error::Caller("the encrypted delta does not decrypt to the delta".into()));
+    }
     file.publish()?;
-    Ok(MadeDelta { header, bundle_size: new.size, left_out })
+    Ok(size)
 }
 
 /// Reads the delta as a device does, front to back: what cannot be read must not be published.

@@ -9,6 +9,7 @@ use crate::index::IndexReader;
 use crate::input::FileInput;
 use crate::manifest::Image;
 use crate::reader::{Contents, Unverified};
+use crate::seal::{DeviceKey, Unlocked};
 
 /// A bundle whose content is checked against its manifest, which nobody vouches for.
 pub(super) struct Release {
@@ -31,10 +32,19 @@ pub(super) struct Pair {
 }
 
 impl Release {
-    pub(super) fn open(path: &Path) -> Result<Release, Error> {
-        let contents = Unverified::open(FileInput::open(path)?)?.contents()?;
+    pub(super) fn open(path: &Path, key: Option<&dyn DeviceKey>) -> Result<Release, Error> {
+        let mut contents = Unverified::open(FileInput::open(path)?)?.contents()?;
+        if let Some(key) = key {
+            contents.unlock(key)?;
+        }
+        contents.require_unlocked()?;
         let (id, size) = (Digest::of(&contents.manifest_bytes), contents.total_size());
         Ok(Release { contents, id, size })
+    }
+
+    /// What it was decrypted with; `None` when everybody can read it.
+    pub(super) fn unlocked(&self) -> Option<&Unlocked> {
+        self.contents.unlocked.as_ref()
     }
 
     fn images(&self) -> &[Image] {
@@ -75,7 +85,14 @@ impl Release {
         for (chunk_number, chunk) in IndexReader::new(index.as_slice(), &image).enumerate() {
             let chunk = chunk?;
             self.contents.read_stored(number, offset, chunk.stored_len, &mut stored)?;
-            decoder.decode(&chunk, &stored, &mut plain).map_err(|source| Error::Chunk {
+            let decoded = match self.contents.seal(number) {
+                None => decoder.decode(&chunk, &stored, &mut plain),
+                Some(seal) => {
+                    plain.resize(chunk.plain_len as usize, 0);
+                    decoder.decode_sealed_into(&chunk, (seal, chunk_number as u64), &mut stored, &mut plain)
+                }
+            };
+            decoded.map_err(|source| Error::Chunk {
                 role: image.role.clone(),
                 number: chunk_number as u64,
                 offset,

@@ -432,14 +432,15 @@ impl Job {
 #[cfg(test)]
 #[expect(clippy::single_range_in_vec_init, reason = "a list of one extent is meant")]
 mod tests {
-    use super::super::Limits;
     use super::super::client::Client;
+    use super::super::tls::Tls;
+    use super::super::{Limits, Security, Times};
     use super::*;
     use crate::failure::Code;
-    use ureq::tls::RootCerts;
 
     fn client() -> Client {
-        Client::new("test", &Limits::default(), &RootCerts::WebPki)
+        let security = Security::public(Times::bounded(|| 0));
+        Client::new("test", &Limits::default(), &Tls::new(&security, None).unwrap())
     }
 
     fn place(text: &str) -> Place {

@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ureq::http::{HeaderMap, Method, Response, StatusCode, Uri};
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
+use ureq::{Agent, Body, config};
 use ureq_proto::Error as ProtocolError;
 
 use super::Limits;
+use super::certificate::refusal;
 use super::place::Place;
 use super::range::retry_after;
+use super::tls::Tls;
 use crate::failure::{Code, Failure};
 
 /// Bytes of a response's header. Real ones have 1 to 8 KiB; more is an attack on memory.
@@ -67,7 +70,10 @@ pub(super) struct Reply {
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     line: Arc<Mutex<Line>>,
+    tls: Tls,
     traffic: Arc<Traffic>,
+    /// The header that tells the update server who this device is; no other place gets it.
+    token: Option<String>,
 }
 
 #[derive(Debug)]
@@ -84,15 +90,14 @@ struct Traffic {
 }
 
 impl Client {
-    /// Certificates are always verified; there is deliberately no way to say otherwise.
-    pub(super) fn new(user_agent: &str, limits: &Limits, authorities: &RootCerts) -> Client {
+    /// Makes a client that has no connection yet.
+    pub(super) fn new(user_agent: &str, limits: &Limits, tls: &Tls) -> Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .user_agent(printable(user_agent))
             .accept_encoding("identity")
-            .tls_config(TlsConfig::builder().root_certs(authorities.clone()).build())
             .max_response_header_size(MAX_HEADER_BYTES)
             .output_buffer_size(OUTPUT_BUFFER_BYTES)
             .timeout_resolve(Some(limits.resolve))
@@ -103,16 +108,27 @@ impl Client {
             .timeout_per_read(Some(limits.idle))
             .timeout_per_write(Some(limits.idle))
             .build();
-        Client::over(config.new_agent(), Arc::default())
+        Client::over(config, tls.clone(), Arc::default())
     }
 
-    fn over(agent: Agent, traffic: Arc<Traffic>) -> Client {
-        Client { line: Arc::new(Mutex::new(Line { agent, open: true })), traffic }
+    fn over(config: config::Config, tls: Tls, traffic: Arc<Traffic>) -> Client {
+        let agent = agent(config, &tls);
+        Client { line: Arc::new(Mutex::new(Line { agent, open: true })), tls, traffic, token: None }
+    }
+
+    /// The same, on the same connections, with a token.
+    pub(super) fn showing(self, token: Option<String>) -> Client {
+        Client { token, ..self }
+    }
+
+    /// The token, where it belongs.
+    fn token(&self, uri: &Uri) -> Option<&str> {
+        self.token.as_deref().filter(|_| self.tls.is_own(uri))
     }
 
     /// Another one with connections of its own; what both do is counted together.
     pub(super) fn beside(&self) -> Client {
-        Client::over(self.line().agent.config().new_agent(), Arc::clone(&self.traffic))
+        Client::over(self.line().agent.config().clone(), self.tls.clone(), Arc::clone(&self.traffic))
     }
 
     /// Breaks every connection, so that whoever waits on one wakes up; no request works afterwards.
@@ -126,7 +142,7 @@ impl Client {
     pub(super) fn break_off(&self) {
         let mut line = self.line();
         if line.open {
-            let fresh = line.agent.config().new_agent();
+            let fresh = agent(line.agent.config().clone(), &self.tls);
             std::mem::replace(&mut line.agent, fresh).shutdown();
         }
     }
@@ -167,7 +183,11 @@ impl Client {
     /// Asks for a small answer, all of it within `limits.exchange`.
     pub(super) fn ask(&self, place: &Place, limits: &Limits) -> Result<Reply, Trouble> {
         follow(place, &Method::GET, |uri| {
-            self.agent().get(uri).config().timeout_global(Some(limits.exchange)).build().call()
+            let request = self.agent().get(uri).config().timeout_global(Some(limits.exchange)).build();
+            self.token(uri)
+                .into_iter()
+                .fold(request, |request, token| request.header("authorization", token))
+                .call()
         })
     }
 
@@ -175,9 +195,23 @@ impl Client {
     pub(super) fn post_json(&self, place: &Place, body: &str, limits: &Limits) -> Result<Reply, Trouble> {
         follow(place, &Method::POST, |uri| {
             let request = self.agent().post(uri).config().timeout_global(Some(limits.exchange)).build();
+            let request = self
+                .token(uri)
+                .into_iter()
+                .fold(request, |request, token| request.header("authorization", token));
             request.header("content-type", "application/json").send(body)
         })
     }
+}
+
+/// Direct connections or through a proxy, encrypted where the URL says so.
+fn agent(config: config::Config, tls: &Tls) -> Agent {
+    let connector = ();
+    #[cfg(feature = "testing")]
+    let connector = connector.chain(tls.memory.clone());
+    let connector = connector.chain(ConnectProxyConnector::default());
+    let connector = connector.chain(TcpConnector::default()).chain(tls.clone());
+    Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 fn follow(
@@ -272,7 +306,6 @@ pub(super) fn from_ureq(error: ureq::Error, place: &Place) -> Trouble {
         Timeout(phase) => {
             Trouble::passing(Code::NetStalled, format!("{place}: nothing happened for too long ({phase})"))
         }
-        Rustls(error) => from_tls(&error, place),
         Io(error) => match tls_error(&error) {
             Some(error) => from_tls(error, place),
             // What rustls says of it is meant for programmers.
@@ -309,19 +342,38 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 
 /// What an error of the encryption means. There is no going on without it.
 fn from_tls(error: &rustls::Error, place: &Place) -> Trouble {
-    use rustls::AlertDescription::{BadRecordMac, InternalError};
-    use rustls::Error::{AlertReceived, DecryptError};
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, BadRecordMac, CertificateExpired, CertificateRequired,
+        CertificateRevoked, CertificateUnknown, HandshakeFailure, InternalError, ProtocolVersion, UnknownCA,
+        UnsupportedCertificate,
+    };
+    use rustls::Error::{AlertReceived, DecryptError, PeerIncompatible};
+    if let Some(Failure { code, message }) = refusal(error) {
+        return Trouble::last(*code, format!("{place}: no trusted connection: {message}"));
+    }
+    let untrusted =
+        |next: &str| Trouble::last(Code::NetTls, format!("{place}: no trusted connection: {error}; {next}"));
     match error {
         // A record was damaged on the way, here or there: whoever did it cannot read or forge one, and may be gone.
         DecryptError | AlertReceived(BadRecordMac | InternalError) => {
             Trouble::passing(Code::NetFailed, format!("{place}: an encrypted record was damaged: {error}"))
         }
-        _ => Trouble::last(
-            Code::NetTls,
-            format!(
-                "{place}: no trusted connection: {error}; look at the server's certificate and this device's clock"
-            ),
+        AlertReceived(
+            AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | UnknownCA
+            | UnsupportedCertificate,
+        ) => untrusted(
+            "the server wants another certificate of this device; look at client-certificate in [server]",
         ),
+        AlertReceived(ProtocolVersion | HandshakeFailure) | PeerIncompatible(_) => {
+            untrusted("the server has to speak TLS 1.3")
+        }
+        _ => untrusted("look at the server's certificate"),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::io::Write;
 
-use otad_bundle::delta::{Content, Delta, DeltaError, Extent, Part, ReadAt};
+use otad_bundle::delta::{Content, Delta, DeltaError, DeltaInput, Extent, Part, ReadAt};
 use otad_bundle::{Digest, Image, Input};
 
 use super::ChunkSource;
@@ -21,7 +21,7 @@ const OLD_INDEX_LIMIT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// An open delta that leads to the wanted release.
 pub struct DeltaSource {
-    delta: Delta<Box<dyn Input + Send>>,
+    delta: Delta<DeltaInput<Box<dyn Input + Send>>>,
     /// For each image of the manifest: what makes it, from where.
     images: Vec<Option<Section>>,
     /// The chunk that it made last.
@@ -50,7 +50,7 @@ impl DeltaSource {
     /// # Errors
     /// It is no delta, or one for other releases.
     pub fn open(
-        input: Box<dyn Input + Send>,
+        input: DeltaInput<Box<dyn Input + Send>>,
         new: &Release,
         running: (&Slot, &Release),
         devices: &dyn SlotDevices,
@@ -124,8 +124,13 @@ impl ChunkSource for DeltaSource {
     fn fetched(&self) -> u64 {
         self.delta.bytes_read()
     }
+
+    fn decodes(&self) -> bool {
+        true
+    }
 }
 
-fn from_delta(error: DeltaError) -> Failure {
+/// Maps an error of a delta.
+pub(in crate::install) fn from_delta(error: DeltaError) -> Failure {
     Failure::new(Code::from_text(error.code()).unwrap_or(Code::Internal), format!("delta: {error}"))
 }

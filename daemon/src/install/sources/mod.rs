@@ -48,6 +48,11 @@ pub trait ChunkSource: Send {
     fn fetched(&self) -> u64 {
         0
     }
+
+    /// Whether it decodes what it has, with memory of its own.
+    fn decodes(&self) -> bool {
+        false
+    }
 }
 
 /// The sources of one install.
@@ -111,6 +116,11 @@ impl Sources {
         }
         self.repeats = repeats;
         self.bundle.expect(image, extents)
+    }
+
+    /// Whether one of them decodes what it has.
+    pub fn decode(&self) -> bool {
+        self.cheaper.iter().any(|source| source.decodes())
     }
 
     /// Bytes fetched over a link or from a file so far.

@@ -40,6 +40,15 @@ fn busctl_alone_installs_and_reboots() {
         property(&rig, "State") == "s \"idle\"" && property(&rig, "Version") == "s \"2.0.0\""
     });
 
+    // What nothing goes below without the recovery role; `otactl status` says it in words.
+    assert_eq!(
+        (property(&rig, "RootVersion"), property(&rig, "SequenceFloor")),
+        ("t 1".into(), "t 2".into())
+    );
+    let status = rig.device.otactl_command().arg("status").output().unwrap();
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("root 1, no release below sequence 2"), "{status}");
+
     // Errors have names of their own.
     let output = call("Install", &["sa{sv}", "file:///etc/passwd", "0"]);
     assert!(!output.status.success());

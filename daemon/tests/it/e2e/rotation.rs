@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use otad_bundle::{
     Chain, Recipe, Recovery, Role, Root, SignedRoot, Signer, SigningKey, Source, Update, build,
@@ -59,6 +60,12 @@ fn refused(rig: &Rig, bundle: &Path, code: &str) {
     assert_eq!(output.status.code(), Some(3));
 }
 
+/// What a new system is asked before it is armed: whether it could update this device.
+fn self_test(rig: &Rig) -> Output {
+    let mut otad = Command::new(env!("CARGO_BIN_EXE_otad"));
+    otad.arg("--config").arg(rig.device.dir().join("otad.toml")).arg("--self-test").output().unwrap()
+}
+
 /// A device follows two roots at once, forgets the keys of the first for good, and V1, V5, V6 hold by the new ones.
 #[test]
 fn a_device_follows_its_roots_and_never_back() {
@@ -75,6 +82,11 @@ fn a_device_follows_its_roots_and_never_back() {
     assert_eq!(roots.roots().iter().map(|root| root.root().version()).collect::<Vec<_>>(), [2, 3]);
 
     // The image's own root is still the first one; what was stored counts.
+    let status = String::from_utf8(rig.otactl(&["status"]).stdout).unwrap();
+    assert!(status.contains("root 3, no release below sequence 5"), "{status}");
+    let tested = self_test(&rig);
+    let words = String::from_utf8_lossy(&tested.stdout);
+    assert!(tested.status.success() && words.contains("can update this device"), "{words}{}", said(&tested));
     let old_key = bundle("old-key.otab", 6, None, false, &[shelf().key()]);
     refused(&rig, &old_key, "SIG_UNTRUSTED");
     refused(&rig, &bundle("leap.otab", 1 << 62, None, false, &[&key(43)]), "VERSION_JUMP");
@@ -87,6 +99,10 @@ fn a_device_follows_its_roots_and_never_back() {
     rig.device.kill_otad();
     rig.wait("otad again", |_| rig.device.lights().otad != process && rig.device.lights().otad.is_some());
     refused(&rig, &old_key, "KEYS_REPLAY");
+    let tested = self_test(&rig);
+    assert!(!tested.status.success(), "{}", said(&tested));
+    let words = "its root of trust is version 1, this device follows 3 and would refuse every bundle";
+    assert!(said(&tested).contains(words), "{}", said(&tested));
 
     let back = bundle("recovery.otab", 4, back, true, &[&key(43), &key(50)]);
     assert!(rig.otactl(&["install", back.to_str().unwrap(), "--reboot"]).status.success());

@@ -13,13 +13,15 @@ fn fetcher(server: &Server, base: &str) -> HttpFetch {
     HttpFetch::with_limits(Some(&server.url(base)), AGENT, quick()).unwrap()
 }
 
-fn question() -> Question {
+pub(super) fn question() -> Question {
     Question {
         device: "d41d8cd9".to_owned(),
         compatible: "acme gateway".to_owned(),
         version: "1.0.0+build&7".to_owned(),
         sequence: 41,
         release: None,
+        boot_id: String::new(),
+        state: "",
     }
 }
 

@@ -22,6 +22,7 @@ use otad::ports::{Answer, Fetch, HealthChecks, Question, Receipt, Stop};
 use otad::testing::edges::{InlineTasks, Watcher};
 use otad::trial::BootControl;
 use otad::trust::Keeper;
+use otad::trust::sequence::Permit;
 use otad_bundle::{Chunking, Input, Recipe, Root, Signer as _, SigningKey, Update, build};
 
 /// Bytes of each image; six times what a head is.
@@ -191,6 +192,7 @@ impl Device {
             origin: Origin::Url(url.to_owned()),
             stop,
             reboot: false,
+            permit: Permit::Granted,
         };
         let taken =
             |answer: Result<_, Failure>| assert!(answer.is_ok(), "the request was refused: {answer:?}");

@@ -4,20 +4,15 @@
 //! because nobody knows who issued it.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use otad::failure::Code::{NetFailed, NetRedirect, NetStalled, NetTls};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use otad::failure::Code::{NetClock, NetFailed, NetRedirect, NetStalled, NetTls};
+use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::super::papers::{Acceptor, Authority, authority, identity, subject, trusted, trusting};
 use super::super::script::{Answer, Served, Server, read_request};
 use super::device::shelf;
 use super::hasty_fetch;
@@ -46,11 +41,12 @@ fn certificates() -> Vec<Case> {
             || issued(|leaf| leaf.not_after = date_time_ymd(2020, 1, 1)),
             "expired",
         ),
-        refused(
-            "a certificate of the future",
+        shown(
+            "a certificate of the future, which means a clock of the past",
             || issued(|leaf| leaf.not_before = date_time_ymd(2190, 1, 1)),
-            "not valid yet",
-        ),
+            Refused(NetClock),
+        )
+        .saying("not valid yet"),
         refused(
             "a certificate for another name",
             || issued_for("updates.example.com", |_| {}),
@@ -77,11 +73,17 @@ fn protocols() -> Vec<Case> {
     let mut old_hello = vec![22, 3, 2, 0, 42, 2, 0, 0, 38, 3, 2];
     old_hello.extend([7; 32]);
     old_hello.extend([0, 0x00, 0x2f, 0]);
+    let mut last_hello = old_hello.clone();
+    // TLS 1.2 with ECDHE-RSA-AES128-GCM-SHA256, which is as good as it was.
+    (last_hello[2], last_hello[10]) = (3, 3);
+    (last_hello[44], last_hello[45]) = (0xc0, 0x2f);
     let alert = vec![21, 3, 1, 0, 2, 2, 70];
     let plain = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx".to_vec();
     vec![
         Case::of("N11", "a server that chooses TLS 1.1", Refused(NetTls), move || speaking(old_hello))
-            .saying("Tls12Or13"),
+            .saying("has to speak TLS 1.3"),
+        Case::of("N11", "a server that chooses TLS 1.2", Refused(NetTls), move || speaking(last_hello))
+            .saying("has to speak TLS 1.3"),
         Case::of("N11", "a server whose TLS is too old to answer", Refused(NetTls), move || speaking(alert))
             .saying("ProtocolVersion"),
         Case::of("N11", "plain HTTP where TLS should be", Refused(NetTls), move || speaking(plain)),
@@ -146,30 +148,8 @@ fn speaking(bytes: Vec<u8>) -> Opponent {
 }
 
 fn opponent(server: TlsServer) -> Opponent {
-    let fetch = hasty_fetch().trusting(&[trusted().der()]);
+    let fetch = hasty_fetch().secured(Ok(trusting(trusted())));
     Opponent { fetch, ..Opponent::new(format!("https://{}/x.otab", server.0.address), server) }
-}
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-/// The authority that devices trust.
-fn trusted() -> &'static Authority {
-    static TRUSTED: OnceLock<Authority> = OnceLock::new();
-    TRUSTED.get_or_init(|| authority("the fleet's authority"))
-}
-
-fn authority(name: &str) -> Authority {
-    let mut params = subject(name, Vec::new());
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// Parameters with a name of their own: whoever issued a certificate is looked for by its name first.
-fn subject(name: &str, alternatives: Vec<String>) -> CertificateParams {
-    let mut params = CertificateParams::new(alternatives).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params
 }
 
 fn good() -> Arc<ServerConfig> {
@@ -207,14 +187,6 @@ fn issued_by_a_leaf() -> Arc<ServerConfig> {
     let (params, key) = (subject("a server", vec!["127.0.0.1".to_owned()]), KeyPair::generate().unwrap());
     let leaf = params.signed_by(&key, &middle).unwrap();
     identity(vec![leaf.der().clone(), middle.der().clone()], &key)
-}
-
-fn identity(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Arc<ServerConfig> {
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 
 /// What goes wrong on an encrypted line.
@@ -282,49 +254,4 @@ fn serve(
         stream.flush()?;
     }
     Ok(())
-}
-
-/// Accepts connections, each on a thread of its own, until it is dropped.
-struct Acceptor {
-    address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Acceptor {
-    fn start(serve: impl Fn(TcpStream, usize) -> io::Result<()> + Send + Sync + 'static) -> Acceptor {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, stop, serve) =
-            (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)), Arc::new(serve));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            for (number, stream) in listener.incoming().enumerate() {
-                if stopped.load(Ordering::SeqCst) {
-                    break;
-                }
-                let serve = serve.clone();
-                // A client that goes away in the middle is part of the game, so errors end the connection and no more.
-                thread::spawn(move || {
-                    stream.and_then(|stream| {
-                        stream.set_nodelay(true)?;
-                        serve(stream.try_clone()?, number)?;
-                        thread::sleep(Duration::from_millis(30));
-                        stream.shutdown(Shutdown::Both)
-                    })
-                });
-            }
-        });
-        Acceptor { address, stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes `accept`; when this fails the listener is gone already.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
 }

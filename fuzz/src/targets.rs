@@ -1,0 +1,193 @@
+//! One function per parser; what each asserts stands in its first line.
+
+use std::io::Cursor;
+use std::path::Path;
+use std::time::Duration;
+
+use bootenv::format::{Copy, Layout};
+use bootenv::{ByteOrder, Environment};
+use otad::adapters::http::{HttpFetch, Limits};
+use otad::bus::Endian;
+use otad::lifecycle::record;
+use otad::ports::{Fetch as _, Stop};
+use otad::testing::edges::{self, put_file};
+use otad::testing::rig::Rig;
+use otad::testing::storage::{Names, Storage};
+use otad_bundle::delta::{Content, Delta, Part, ReadAt};
+use otad_bundle::{
+    Bundle, Chain, Digest, IndexReader, Input as _, Manifest, Root, Signatures, SignedChannel, StreamInput,
+    verify,
+};
+
+use crate::device::{self, Way};
+use crate::fixture;
+
+/// A whole bundle through a pipe: nothing but the genuine one verifies.
+pub fn container(bytes: &[u8]) {
+    let opened = Bundle::open(StreamInput::new(Cursor::new(bytes)), &fixture::root());
+    let verified = opened.and_then(|mut bundle| verify(&mut bundle, &mut |_| ()));
+    assert!(verified.is_err() || bytes == fixture::bundle(), "a bundle that nobody signed verifies");
+}
+
+/// A manifest that is understood has images, and none twice.
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        assert!(!manifest.images.is_empty() && !manifest.update.compatible.is_empty());
+        let mut roles: Vec<_> = manifest.images.iter().map(|image| &image.role).collect();
+        roles.sort();
+        roles.dedup();
+        assert_eq!(roles.len(), manifest.images.len());
+    }
+}
+
+/// An index that is read to its end without an error adds up to the image, whatever its hash.
+pub fn index(bytes: &[u8]) {
+    let opened = fixture::opened();
+    let image = opened.manifest().images.iter().find(|image| image.role == "rootfs").unwrap();
+    let chunks: Result<Vec<_>, _> = IndexReader::new(Cursor::new(bytes), image).collect();
+    if let Ok(chunks) = chunks {
+        assert_eq!(chunks.iter().map(|chunk| u64::from(chunk.plain_len)).sum::<u64>(), image.size);
+    }
+}
+
+/// Signatures that are understood have one spelling.
+pub fn signature(bytes: &[u8]) {
+    if let Ok(signatures) = Signatures::parse(bytes) {
+        assert_eq!(signatures.to_toml().as_bytes(), bytes);
+    }
+}
+
+/// A chain of roots that is understood has one spelling, and nothing but the genuine root 2 follows the device's.
+pub fn root(bytes: &[u8]) {
+    // A root by itself is one that an image vouches for: any that can be read is as good.
+    drop(Root::parse(bytes));
+    if let Ok(chain) = Chain::parse(bytes) {
+        let text: String = chain.roots().iter().map(otad_bundle::SignedRoot::to_text).collect();
+        assert_eq!(text.as_bytes(), bytes);
+        let followed = fixture::root().follow(&chain).is_ok_and(|beyond| !beyond.is_empty());
+        assert!(!followed || bytes == fixture::next_root(), "a root that nobody signed is followed");
+    }
+}
+
+/// Nothing but the genuine channel document verifies.
+pub fn channel(bytes: &[u8]) {
+    let verified = SignedChannel::parse(bytes).and_then(|signed| signed.verify(&fixture::root()).map(drop));
+    assert!(
+        verified.is_err() || bytes == fixture::channel(),
+        "a channel document that nobody signed verifies"
+    );
+}
+
+/// The old bytes that a delta asks for, as noise.
+struct Old;
+
+impl ReadAt for Old {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        buf.fill(offset.to_le_bytes()[0]);
+        Ok(())
+    }
+}
+
+/// A delta costs no more than it has bytes, and what it makes counts by its hash alone.
+pub fn delta(bytes: &[u8]) {
+    let Ok(mut delta) = Delta::open(StreamInput::new(Cursor::new(bytes))) else { return };
+    let opened = fixture::opened();
+    for image in &opened.manifest().images {
+        for (part, content) in
+            [(Part::Index, Content::of_index(image)), (Part::Image, Content::of_image(image))]
+        {
+            let Some(section) = delta.find(part, content) else { continue };
+            let mut piece = vec![0; 8192.min(usize::try_from(content.size).unwrap())];
+            drop(delta.read(section, 0, &mut piece, &mut Old));
+            let mut whole = Vec::new();
+            if delta.write_all(section, &mut Old, &mut whole).is_ok() {
+                assert_eq!((Digest::of(&whole), whole.len() as u64), (content.sha256, content.size));
+            }
+        }
+    }
+}
+
+/// Both layouts and byte orders, with the checksum as it is and as it should be; and the text formats beside it.
+pub fn environment(bytes: &[u8]) {
+    for layout in [Layout::Single, Layout::Redundant] {
+        for order in [ByteOrder::Little, ByteOrder::Big] {
+            drop(Copy::decode(bytes, layout, order));
+            let copy = Copy { flags: 1, data: bytes.to_vec() }.encode(layout, order);
+            match Copy::decode(&copy, layout, order) {
+                Ok(copy) => assert_eq!(copy.data, bytes),
+                Err(why) => assert!(bytes.is_empty(), "what is encoded is decoded: {why:?}"),
+            }
+        }
+    }
+    let environment = Environment::parse(bytes);
+    drop(environment.serialise(bytes.len() + 2, 0));
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        drop(bootenv::Config::parse(text));
+    }
+}
+
+/// A record as it is, and one whose checksum is right: reading never fails, and what was understood of
+/// it can be written and read again. What was not is only kept: numbers beyond 64 bits lose their last digit, as in every JSON library.
+pub fn record(bytes: &[u8]) {
+    let head = format!("otad-record 1 {:08x}\n", crc32fast::hash(bytes));
+    for file in [bytes.to_vec(), [head.as_bytes(), bytes].concat()] {
+        let mut storage = Storage::new(Vec::new(), Names::Ordered);
+        put_file(&mut storage, "record.json", file);
+        let ports = edges::ports(&Rig::new(storage, Vec::new()));
+        let loaded = record::load(&*ports.fs).expect("a damaged record is no error");
+        record::save(&*ports.fs, &loaded.record).expect("what was read can be written");
+        let (again, first) = (record::load(&*ports.fs).unwrap().record, loaded.record);
+        assert_eq!(
+            (again.floor, again.root_version, again.next_job),
+            (first.floor, first.root_version, first.next_job)
+        );
+        assert_eq!((again.state(), again.slots, again.factory), (first.state(), first.slots, first.factory));
+        assert_eq!((again.history, again.failed), (first.history, first.failed));
+    }
+}
+
+/// An answer of a server, taken for a bundle, for an offer, and for a channel document.
+pub fn http_head(bytes: &[u8]) {
+    // Nothing here is worth waiting for.
+    let limits = Limits { tries: 1, ahead: 0, busy_wait: Duration::ZERO, ..Limits::default() };
+    let fetch = HttpFetch::with_limits(Some("http://127.0.0.1/"), "fuzz", limits).unwrap();
+    let fetch = fetch.answering(bytes);
+    if let Ok(mut input) = fetch.open("http://127.0.0.1/x.otab", &Stop::default()) {
+        let mut buffer = [0; 4096];
+        for offset in [0, 5, 100_000] {
+            if input.seek_to(offset).is_err() || std::io::Read::read(&mut input, &mut buffer).is_err() {
+                break;
+            }
+        }
+    }
+    drop(fetch.channel("acme-gateway"));
+}
+
+/// The arguments of `Install` in a message of either byte order.
+pub fn dbus_arguments(bytes: &[u8]) {
+    drop(otad::bus::read_arguments(bytes, Endian::Little));
+    drop(otad::bus::read_arguments(bytes, Endian::Big));
+}
+
+/// A configuration: an error says where.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(failure) = otad::config::parse(text, Path::new("otad.toml"), &|_| true) {
+        assert!(failure.message.starts_with("otad.toml:"), "{failure}");
+    }
+}
+
+/// The genuine bundle with bytes of it changed, installed on a device: the first byte says how it comes, each four after it change
+/// one byte (offset, 24 bits; what is added to it). It is taken if and only if nothing was changed.
+pub fn pipeline(bytes: &[u8]) {
+    let genuine = fixture::bundle();
+    let mut bundle = genuine.clone();
+    let (way, edits) = bytes.split_first().unwrap_or((&0, &[]));
+    for edit in edits.chunks_exact(4) {
+        let at = u32::from_le_bytes([edit[0], edit[1], edit[2], 0]) as usize % bundle.len();
+        bundle[at] = bundle[at].wrapping_add(edit[3]);
+    }
+    let way = if way % 2 == 0 { Way::Pipe } else { Way::File };
+    let outcome = device::install(&bundle, way);
+    assert_eq!(outcome.is_ok(), bundle == genuine, "{outcome:?}");
+}
