@@ -6,6 +6,7 @@ use clap::Parser;
 use log::LevelFilter;
 
 use crate::Limits;
+use crate::assign::Undeclared;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -23,6 +24,9 @@ Examples:
   Save devices bytes (upload the new bundle first):
     otactl bundle delta --from old.otab --to release.otab -o release.otad-delta
     curl --fail-with-body -T release.otad-delta -X POST http://127.0.0.1:8080/api/v1/deltas
+
+  Give operators tokens of their own (viewer, operator, admin):
+    otaserver admin --data /var/lib/otaserver add-token alice --role operator
 
   See what the fleet says:
     curl http://127.0.0.1:8080/api/v1/devices
@@ -66,6 +70,26 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
     pub keep_free_bytes: u64,
 
+    /// How often devices shall ask, in seconds; each is told a little more or less. Without this they are told nothing, and 60 is assumed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub heartbeat_seconds: Option<u32>,
+
+    /// Devices that may be at an update at the same time, over all releases
+    #[arg(long, value_name = "NUMBER", default_value_t = 5000)]
+    pub max_updates: u32,
+
+    /// Refuse devices that show no token; without this, only devices that have one must show it
+    #[arg(long)]
+    pub require_device_tokens: bool,
+
+    /// Offer nothing but declared releases; without this, models without one get the newest artifact
+    #[arg(long)]
+    pub releases_only: bool,
+
+    /// How long records, history and audit log are kept
+    #[arg(long, value_name = "DAYS", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_records_days: u32,
+
     /// How much to log on standard error: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
@@ -77,6 +101,12 @@ impl Args {
         Limits {
             max_artifact_bytes: self.max_artifact_bytes,
             keep_free_bytes: self.keep_free_bytes,
+            heartbeat_seconds: self.heartbeat_seconds.unwrap_or(Limits::default().heartbeat_seconds),
+            tell_heartbeat: self.heartbeat_seconds.is_some(),
+            max_updates: self.max_updates,
+            require_device_tokens: self.require_device_tokens,
+            undeclared: if self.releases_only { Undeclared::Nothing } else { Undeclared::Newest },
+            keep_records_days: self.keep_records_days,
             ..Limits::default()
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::assign::Undeclared;
+
 /// What a client may cost. The defaults suit one machine that serves a fleet; tests make them small.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -32,6 +34,29 @@ pub struct Limits {
     pub write_stall: Duration,
     /// Connections at the same time; more wait in the kernel's queue. Well below the usual 1024 file descriptors.
     pub max_connections: usize,
+    /// Devices that are recorded. Who asks needs no token unless the operator wants it so. Others are answered, but nothing is written
+    /// for them: they get no declared release, and their reports are dropped.
+    pub max_devices: usize,
+    /// How often devices ask, in seconds: who misses three times is lost.
+    pub heartbeat_seconds: u32,
+    /// Whether devices are told so.
+    pub tell_heartbeat: bool,
+    /// Questions and reports of devices that are worked on at the same time; more are told to come back later.
+    pub max_device_requests: usize,
+    /// Devices that may be at an update at the same time, over all releases.
+    pub max_updates: u32,
+    /// Whether devices without a token are refused.
+    pub require_device_tokens: bool,
+    /// Whether the newest artifact is offered where no release is declared.
+    pub undeclared: Undeclared,
+    /// How often releases are looked after.
+    pub round: Duration,
+    /// How long records, history and audit log are kept, in days.
+    pub keep_records_days: u32,
+    /// Listeners to live progress at the same time.
+    pub max_listeners: usize,
+    /// How often a listener is asked for a sign of life, and its credential is looked at again.
+    pub listener_ping: Duration,
     /// How long a refused body is still read, so that the client gets to see the answer.
     pub linger: Duration,
     /// How long open requests may go on after SIGTERM.
@@ -54,6 +79,17 @@ impl Default for Limits {
             max_header_bytes: 16 << 10,
             write_stall: Duration::from_secs(60),
             max_connections: 400,
+            max_devices: 200_000,
+            heartbeat_seconds: 60,
+            tell_heartbeat: false,
+            max_device_requests: 256,
+            max_updates: 5000,
+            require_device_tokens: false,
+            undeclared: Undeclared::Newest,
+            round: Duration::from_secs(1),
+            keep_records_days: 400,
+            max_listeners: 50,
+            listener_ping: Duration::from_secs(20),
             linger: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(10),
         }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use otaserver::admin::{self, AdminArgs};
 use otaserver::args::Args;
 use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
 use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
-use otaserver::{logger, serve, verify};
+use otaserver::{logger, rounds, serve, verify};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +25,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const THREAD_GRACE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "admin") {
+        return administer();
+    }
     let args = Args::parse();
     logger::install(args.log_level);
     let result = tokio::runtime::Runtime::new().map_err(Failure::from).and_then(|runtime| {
@@ -33,6 +37,23 @@ fn main() -> ExitCode {
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `otaserver admin …`: the words after `admin` are a command line of their own.
+fn administer() -> ExitCode {
+    let args = AdminArgs::parse_from(std::env::args_os().skip(1));
+    logger::install(log::LevelFilter::Warn);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(Failure::from).and_then(|runtime| runtime.block_on(admin::run(&args))) {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             log::error!("{error}");
             ExitCode::FAILURE
@@ -61,8 +82,11 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let shutdown = shutdown_signal()?;
     announce(&format!("listening on http://{address}"));
 
-    let app = Arc::new(App::new(catalog, store.clone(), access, limits.clone()));
-    serve::serve(listener, router(app), &limits, shutdown).await;
+    let app = Arc::new(App::open(catalog, store.clone(), access, limits.clone()).await?);
+    let rounds = tokio::spawn(rounds::run(app.clone()));
+    serve::serve(listener, router(app.clone()), &limits, shutdown).await;
+    rounds.abort();
+    rounds::flush(&app).await;
     store.close().await;
     Ok(())
 }

@@ -7,6 +7,8 @@
 pub const MAX_NAME_BYTES: usize = 128;
 /// Longest name of a model, in bytes: that of the bundle format.
 pub const MAX_MODEL_BYTES: usize = 255;
+/// The server's own name in the audit log.
+pub const SERVER: &str = "otaserver";
 /// Longest version, in bytes: that of the bundle format.
 pub const MAX_VERSION_BYTES: usize = 128;
 
@@ -35,6 +37,12 @@ pub enum NameError {
         /// The alphabet, for people.
         allowed: &'static str,
     },
+    /// The name that the server itself has in the audit log.
+    #[error("`{field}` cannot be {SERVER}: that is the server's own name in the audit log")]
+    Reserved {
+        /// The field of the request.
+        field: &'static str,
+    },
 }
 
 /// Checks the name of a model by the rule of the bundle format: any text without control characters.
@@ -51,6 +59,12 @@ pub fn check_model(field: &'static str, value: &str) -> Result<(), NameError> {
 /// Checks the name of a device or a report: letters, digits and `. _ : , + -`, not starting with a dot or hyphen.
 pub fn check_name(field: &'static str, value: &str) -> Result<(), NameError> {
     check(field, value, MAX_NAME_BYTES, b"._:,+-", "letters, digits and . _ : , + -")
+}
+
+/// Checks the name of a new operator: that of a device, but not the server's own, in whatever case.
+pub fn check_operator(field: &'static str, value: &str) -> Result<(), NameError> {
+    check_name(field, value)?;
+    if value.eq_ignore_ascii_case(SERVER) { Err(NameError::Reserved { field }) } else { Ok(()) }
 }
 
 /// Checks a version: letters, digits and `. + - ~ _`, not starting with a dot or hyphen.
@@ -81,6 +95,15 @@ fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_operator_is_called_like_the_server() {
+        for name in ["otaserver", "OtaServer"] {
+            assert_eq!(check_operator("name", name), Err(NameError::Reserved { field: "name" }));
+        }
+        assert_eq!(check_operator("name", "otaserver-2"), Ok(()));
+        assert!(check_operator("name", "../x").is_err());
+    }
 
     /// W5: names that mean something to a file system, a shell or a terminal are refused.
     #[test]

@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,11 +16,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::Limits;
@@ -39,7 +38,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let connections = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
+    // Every connection holds a receiver: when all are gone, all requests have been answered.
+    let (stop, stopping) = watch::channel(());
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_read)
@@ -65,14 +65,15 @@ pub async fn serve(
             }
         };
         let routes = router.clone();
-        let answering = answer(http.clone(), stream, peer, routes, limits.write_stall, graceful.watcher());
+        let answering = answer(http.clone(), stream, peer, routes, limits.write_stall, stopping.clone());
         tokio::spawn(async move {
             answering.await;
             drop(permit);
         });
     }
-    drop(listener);
-    if timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
+    drop((listener, stopping));
+    stop.send_replace(());
+    if timeout(limits.shutdown_grace, stop.closed()).await.is_err() {
         log::warn!("requests were still open after {} s and are cut off", limits.shutdown_grace.as_secs());
     }
 }
@@ -84,7 +85,7 @@ async fn answer(
     peer: SocketAddr,
     router: Router,
     write_stall: Duration,
-    watcher: Watcher,
+    mut stopping: watch::Receiver<()>,
 ) {
     // Small answers should not wait for more bytes; an error here only costs time.
     if let Err(error) = stream.set_nodelay(true) {
@@ -95,8 +96,17 @@ async fn answer(
         request.extensions_mut().insert(Peer(peer));
         routes.call(request)
     });
-    let connection = http.serve_connection(TokioIo::new(Guarded::new(stream, write_stall)), service);
-    if let Err(error) = watcher.watch(connection).await {
+    let connection =
+        http.serve_connection(TokioIo::new(Guarded::new(stream, write_stall)), service).with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         log::debug!("connection of {peer}: {error}");
     }
 }

@@ -1,4 +1,5 @@
-//! Who is an operator: whoever holds the token, or, on a server without one, whoever sits on the same machine.
+//! Who is an operator, and who is a device: whoever holds a token. On a server without any, whoever sits on the same machine is
+//! an operator, until the first operator gets a token. Every request to a route of operators passes [`require_operator`]; every change is written into the audit log there.
 
 use std::fs;
 use std::io::Read;
@@ -7,14 +8,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{ApiError, App, Peer};
+use super::{ApiError, App, Peer, routes};
+use crate::role::Role;
+use crate::store::hash;
 
 /// Longest token, in bytes.
 const MAX_TOKEN_BYTES: usize = 1024;
@@ -22,6 +27,13 @@ const MAX_TOKEN_BYTES: usize = 1024;
 const MIN_TOKEN_BYTES: usize = 16;
 /// What a proxy on this machine adds. With one in front, "from this machine" says nothing about who asks.
 const PROXY_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+
+/// Longest path in the audit log.
+const MAX_SUBJECT_CHARS: usize = 512;
+/// What stands before a token that is named as the protocol of a WebSocket, as it is or in base64url without padding: a token may
+/// have characters that no protocol's name has.
+const BEARER_PROTOCOL: &str = "bearer.";
+const BEARER64_PROTOCOL: &str = "bearer64.";
 
 /// The rule by which an operator is recognised.
 pub enum Access {
@@ -91,7 +103,7 @@ impl Access {
     fn check(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<(), ApiError> {
         match self {
             Access::Token(expected) => {
-                let given: [u8; 32] = Sha256::digest(bearer(headers).unwrap_or_default()).into();
+                let given: [u8; 32] = Sha256::digest(token_of(headers).unwrap_or_default()).into();
                 if bool::from(given.ct_eq(expected)) {
                     return Ok(());
                 }
@@ -101,7 +113,7 @@ impl Access {
             }
             Access::LoopbackOnly => {
                 let proxied = PROXY_HEADERS.iter().any(|name| headers.contains_key(*name));
-                let browser = headers.contains_key(header::ORIGIN);
+                let browser = headers.contains_key(header::ORIGIN) && !is_own_page(headers);
                 if peer.is_some_and(is_loopback) && !proxied && !browser && names_this_machine(headers) {
                     return Ok(());
                 }
@@ -125,20 +137,141 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     name == "localhost" || name.parse::<IpAddr>().is_ok()
 }
 
-/// Lets operators through to the routes under `/api/`.
+/// Whether a request comes from a page that this server itself gave out: the only pages that may change anything.
+pub(super) fn is_own_page(headers: &HeaderMap) -> bool {
+    let (Some(origin), Some(host)) = (headers.get(header::ORIGIN), headers.get(header::HOST)) else {
+        return false;
+    };
+    let (origin, host) = (origin.as_bytes(), host.as_bytes());
+    [&b"http://"[..], b"https://"].iter().any(|scheme| origin.strip_prefix(*scheme) == Some(host))
+}
+
+/// An operator, as the audit log knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) role: Role,
+}
+
+/// What somebody showed to be let in, kept for as long as they stay.
+pub(super) struct Credential {
+    pub(super) peer: Option<IpAddr>,
+    pub(super) headers: HeaderMap,
+}
+
+impl Credential {
+    /// Whether it would still let the same operator in, in the same role.
+    pub(super) async fn still_opens(&self, app: &App, identity: &Identity) -> bool {
+        identify(app, self.peer, &self.headers).await.is_ok_and(|now| now == *identity)
+    }
+}
+
+/// What a change was about, where its path does not say: routes add it to their answer.
+#[derive(Debug, Clone)]
+pub(super) struct Subject(pub(super) String);
+
+/// Lets operators through to the routes under `/api/`, as far as their role goes, and writes down what they change.
 pub(super) async fn require_operator(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().map(|Peer(address)| address.ip());
-    match app.access.check(peer, request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => {
-            log::info!(
-                "{} {} refused: not an operator",
-                request.method(),
-                peer.map_or("?".into(), |ip| ip.to_string())
-            );
-            super::upload::answer_and_linger(request, &app.limits, error.into_response())
-        }
+    let refuse = |request: Request, error: ApiError| {
+        let method = request.method();
+        log::info!("{method} {} refused: not an operator", peer.map_or("?".into(), |ip| ip.to_string()));
+        super::upload::answer_and_linger(request, &app.limits, error.into_response())
+    };
+    let identity = match identify(&app, peer, request.headers()).await {
+        Ok(identity) => identity,
+        Err(error) => return refuse(request, error),
+    };
+    let Some(path) = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()) else {
+        return next.run(request).await;
+    };
+    let least = routes::role(&app.rules, request.method(), &path);
+    if identity.role < least {
+        let message =
+            format!("this asks for role {}, the token is for {}", least.as_str(), identity.role.as_str());
+        return refuse(request, ApiError::new(StatusCode::FORBIDDEN, "NOT_AUTHORIZED", message));
     }
+    run_and_record(&app, request, next, identity, &path).await
+}
+
+async fn run_and_record(
+    app: &App,
+    mut request: Request,
+    next: Next,
+    identity: Identity,
+    path: &str,
+) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let action = format!("{} {path}", request.method());
+    let subject: String = request.uri().path().chars().take(MAX_SUBJECT_CHARS).collect();
+    let who = identity.name.clone();
+    request.extensions_mut().insert(identity);
+    if reads {
+        return next.run(request).await;
+    }
+    // A full database must not keep an operator from making room.
+    let id = app.store.audit(&who, &action, &subject).await;
+    let id = id
+        .inspect_err(|error| log::error!("{who}: {action} {subject} is not in the audit log: {error}"))
+        .ok();
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let subject = response.extensions().get::<Subject>().map(|Subject(text)| text.as_str());
+    if let Some(id) = id
+        && let Err(error) = app.store.audit_done(id, status, subject).await
+    {
+        log::error!("the audit log does not know that {who}: {action} ended with {status}: {error}");
+    }
+    response
+}
+
+/// Says who asks: the holder of the token file's token, an operator with a token of their own, or somebody on this machine.
+async fn identify(app: &App, peer: Option<IpAddr>, headers: &HeaderMap) -> Result<Identity, ApiError> {
+    let by_rule = app.access.check(peer, headers);
+    if let (Access::Token(_), Ok(())) = (&app.access, &by_rule) {
+        return Ok(Identity { name: "token file".into(), role: Role::Admin });
+    }
+    if let Some(token) = token_of(headers)
+        && let Some((name, role)) = app.store.operator_of(&token).await?
+    {
+        return Ok(Identity { name, role });
+    }
+    // The first token that is handed out ends the rule of whoever is on this machine.
+    if matches!(app.access, Access::LoopbackOnly) && app.store.had_operators().await? {
+        let message =
+            "this needs `Authorization: Bearer` with the token of an operator (otaserver admin add-token)";
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "NOT_AUTHORIZED", message));
+    }
+    by_rule.map(|()| Identity { name: "this machine".into(), role: Role::Admin })
+}
+
+/// The token of a request. A page cannot add a header to a WebSocket, so it names the token as a protocol there.
+fn token_of(headers: &HeaderMap) -> Option<Vec<u8>> {
+    if let Some(token) = bearer(headers) {
+        return Some(token.to_vec());
+    }
+    let protocols = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    protocols.split(',').map(str::trim).find_map(|protocol| {
+        let plain = protocol.strip_prefix(BEARER_PROTOCOL).map(|token| token.as_bytes().to_vec());
+        plain.or_else(|| URL_SAFE_NO_PAD.decode(protocol.strip_prefix(BEARER64_PROTOCOL)?).ok())
+    })
+}
+
+/// Refuses whoever speaks for a device without its token. A device that has one must show it; whether others may speak at all is
+/// for the operator to say. The answer is the same whether the device exists or not.
+pub(super) async fn require_device(app: &App, headers: &HeaderMap, device: &str) -> Result<(), ApiError> {
+    let expected = app.store.device_token(device).await?;
+    let given = bearer(headers).map(hash);
+    let allowed = match (expected, given) {
+        (Some(expected), Some(given)) => bool::from(given.as_bytes().ct_eq(expected.as_bytes())),
+        (Some(_), None) => false,
+        (None, _) => !app.limits.require_device_tokens,
+    };
+    if allowed {
+        return Ok(());
+    }
+    let message = "this needs `Authorization: Bearer` with the token of this device";
+    Err(ApiError::new(StatusCode::UNAUTHORIZED, "NOT_AUTHORIZED", message))
 }
 
 /// `::ffff:127.0.0.1` is how a socket for both families sees 127.0.0.1.
@@ -241,6 +374,28 @@ mod tests {
         fs::write(&path, "a".repeat(MAX_TOKEN_BYTES) + "\r\n").unwrap();
         assert!(Access::from_token_file(&path).is_ok());
         assert!(Access::from_token_file(&directory.path().join("missing")).is_err());
+    }
+
+    /// W3: a page names the token as a protocol; base64url carries what a protocol's name may not hold.
+    #[test]
+    fn w3_the_token_as_a_protocol() {
+        const RICH: &str = "a+b/c=d,e;f?g>h~i";
+        let access = Access::Token(Sha256::digest(RICH).into());
+        let good = format!("otad.progress, bearer64.{}", URL_SAFE_NO_PAD.encode(RICH));
+        for (protocols, opens) in [
+            (good.as_str(), true),
+            (&format!("{good}="), false),
+            (&good.replace("bearer64.", "bearer."), false),
+            ("otad.progress, bearer64.", false),
+            ("otad.progress, bearer64.!", false),
+            ("otad.progress", false),
+        ] {
+            let given = headers(&[("sec-websocket-protocol", protocols)]);
+            assert_eq!(access.check(None, &given).is_ok(), opens, "{protocols}");
+        }
+        let plain = Access::Token(Sha256::digest(TOKEN).into());
+        let given = headers(&[("sec-websocket-protocol", &format!("bearer.{TOKEN}"))]);
+        assert!(plain.check(None, &given).is_ok());
     }
 
     /// W3: without a token, only this machine, and not through a proxy or a web page.

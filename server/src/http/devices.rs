@@ -1,27 +1,35 @@
-//! What devices ask and tell. They need no token: what they are offered is public and signed, what they tell is only
-//! shown to operators.
+//! What devices ask and tell. Those that have no token need none, unless the operator wants it so: what they are offered is
+//! public and signed. What they tell counts in their releases.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use otad_bundle::Digest;
 use serde::{Deserialize, Serialize};
+use tokio::sync::SemaphorePermit;
 
+use super::access::require_device;
 use super::download::url;
+use super::metrics::count;
 use super::{ApiError, App, input};
+use crate::assign::{self, Question};
+use crate::clock::unix_seconds;
 use crate::kind::Kind;
 use crate::names::{check_model, check_name, check_version};
+use crate::presence::Noted;
 use crate::release;
-use crate::store::{Artifact, Receipt, Report, Sighting};
+use crate::store::{Artifact, Receipt, Report, Sighting, StoreError};
 
+/// When to ask again, in seconds.
+const INTERVAL: HeaderName = HeaderName::from_static("otad-interval");
 /// Longest `User-Agent` that is kept, in bytes; the rest is cut off.
 const MAX_USER_AGENT_BYTES: usize = 512;
 /// Longest word of a report (slot, phase, code, boot id), in bytes.
-const MAX_WORD_BYTES: usize = 64;
+pub(super) const MAX_WORD_BYTES: usize = 64;
 /// Longest message of a report, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4096;
 /// Most log lines of a report, and the longest of them in bytes.
@@ -39,6 +47,18 @@ struct Check {
     /// SHA-256 of the manifest of the release that runs: what a delta can start from.
     #[serde(default)]
     release: String,
+    /// The boot that asks; with `state`, what a confirmation needs.
+    boot_id: Option<String>,
+    /// What otad is about: `idle`, `pre-upgrade`, `upgrading`, `post-upgrade` or `failed`.
+    state: Option<String>,
+}
+
+/// Takes a place among the requests of devices, or tells the device when to come back.
+pub(super) fn admit(app: &App) -> Result<SemaphorePermit<'_>, ApiError> {
+    app.device_requests.try_acquire().map_err(|_| {
+        count(&app.asked.refused);
+        ApiError::busy("as many devices ask as the server answers at a time; come back after Retry-After")
+    })
 }
 
 /// What a device is offered.
@@ -69,6 +89,8 @@ pub(super) async fn update(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let _place = admit(&app)?;
+    count(&app.asked.checks);
     let check: Check = input::query(&uri)?;
     check_name("device", &check.device)?;
     check_model("compatible", &check.compatible)?;
@@ -78,24 +100,70 @@ pub(super) async fn update(
     // Nor has it the record of an installation.
     let running = (!check.release.is_empty()).then_some(check.release.as_str());
     running.map_or(Ok(()), check_release)?;
-    let agent = user_agent(&headers);
+    for (field, word) in [("boot_id", &check.boot_id), ("state", &check.state)] {
+        word.as_deref().map_or(Ok(()), |word| check_word(field, word))?;
+    }
+    require_device(&app, &headers, &check.device).await?;
+    // The database holds signed numbers; a device that claims more is as far ahead as can be.
+    let sequence = check.sequence.min(i64::MAX.unsigned_abs());
     let sighting = Sighting {
         device: &check.device,
         compatible: &check.compatible,
         version,
-        // The database holds signed numbers; a device that claims more is as far ahead as can be.
-        sequence: Some(check.sequence.min(i64::MAX.unsigned_abs())),
-        user_agent: &agent,
+        sequence: Some(sequence),
+        user_agent: &user_agent(&headers),
+        release: Some(&check.release),
+        boot_id: check.boot_id.as_deref(),
+        state: check.state.as_deref(),
     };
-    // Who was here is for people to look at. A full disk must not keep a fleet from its update.
-    if let Err(error) = app.store.saw(sighting).await {
-        log::warn!("device {} is not recorded: {error}", check.device);
+    let recorded = see(&app, sighting).await.unwrap_or_else(|error| {
+        // Who was here is for people to look at: a full disk must not keep a fleet from its update.
+        log::warn!("the contact of device {} is not recorded: {error}", check.device);
+        app.presence.last_seen(&check.device).is_some()
+    });
+    let question = Question {
+        device: &check.device,
+        compatible: &check.compatible,
+        version,
+        sequence: check.sequence,
+        release: running,
+        boot_id: check.boot_id.as_deref(),
+        state: check.state.as_deref(),
+        recorded,
+    };
+    let answer = assign::answer(&app.store, question, app.limits.undeclared, app.limits.max_updates).await?;
+    let now = unix_seconds();
+    answer.taken.iter().for_each(|taken| app.live.step(taken, now));
+    let mut response = match answer.artifact {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(artifact) => {
+            count(&app.asked.offers);
+            Json(offer(&app, artifact, running).await?).into_response()
+        }
+    };
+    if app.limits.tell_heartbeat {
+        let interval = app.presence.interval(&check.device, now);
+        response.headers_mut().insert(INTERVAL, HeaderValue::from(interval));
     }
-    let candidates = app.store.candidates(&check.compatible, check.sequence).await?;
-    match release::choose(candidates, check.sequence) {
-        None => Ok(StatusCode::NO_CONTENT.into_response()),
-        Some(artifact) => Ok(Json(offer(&app, artifact, running).await?).into_response()),
+    Ok(response)
+}
+
+/// Notes that a device was here. `false` when there are as many as the server keeps, and this is none of them.
+async fn see(app: &App, sighting: Sighting<'_>) -> Result<bool, StoreError> {
+    let now = unix_seconds();
+    match app.presence.note(sighting, now) {
+        Noted::Quiet => {}
+        Noted::Full => {
+            log::debug!("device {} is not recorded: there are too many", sighting.device);
+            return Ok(false);
+        }
+        Noted::Write => {
+            app.store.saw(sighting).await?;
+            count(&app.asked.writes);
+            app.presence.written(sighting, now);
+        }
     }
+    Ok(true)
 }
 
 async fn offer(app: &App, artifact: Artifact, running: Option<&str>) -> Result<Offer, ApiError> {
@@ -120,15 +188,30 @@ async fn offer(app: &App, artifact: Artifact, running: Option<&str>) -> Result<O
     })
 }
 
-/// `POST /device/v1/reports`: stored once per device and `report_id`, 204 however often it comes.
+/// `POST /device/v1/reports`: stored once per device and `report_id`, 204 however often it comes. Of devices that are not recorded
+/// nothing is stored, and they are not told: coming back would not help them.
 pub(super) async fn report(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
+    let _place = admit(&app)?;
     let report: Report = input::json(body, &app.limits).await?;
     check_report(&report)?;
-    if app.store.report(&report).await? == Receipt::Stored {
+    require_device(&app, &headers, &report.device).await?;
+    count(&app.asked.reports);
+    let now = unix_seconds();
+    if app.presence.last_seen(&report.device).is_some() {
+        app.presence.touch(&report.device, now);
+    } else {
+        let user_agent = &user_agent(&headers);
+        let sighting = Sighting { user_agent, ..Sighting::of(&report.device, &report.compatible) };
+        if !see(&app, sighting).await? {
+            return Ok(StatusCode::NO_CONTENT);
+        }
+    }
+    let (receipt, taken) = app.store.report(&report).await?;
+    if receipt == Receipt::Stored {
         log::info!(
             "device {} reports {} {}",
             report.device,
@@ -136,16 +219,7 @@ pub(super) async fn report(
             report.version.as_deref().unwrap_or("(version unknown)")
         );
     }
-    let sighting = Sighting {
-        device: &report.device,
-        compatible: &report.compatible,
-        version: None,
-        sequence: None,
-        user_agent: &user_agent(&headers),
-    };
-    if let Err(error) = app.store.saw(sighting).await {
-        log::warn!("device {} is not recorded: {error}", report.device);
-    }
+    taken.iter().for_each(|taken| app.live.step(taken, now));
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -180,6 +254,14 @@ fn check_report(report: &Report) -> Result<(), ApiError> {
         ))),
         None => Ok(()),
     }
+}
+
+fn check_word(field: &'static str, word: &str) -> Result<(), ApiError> {
+    if word.len() > MAX_WORD_BYTES || !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let message = format!("`{field}` has up to {MAX_WORD_BYTES} visible ASCII characters");
+        return Err(ApiError::invalid(message));
+    }
+    Ok(())
 }
 
 fn check_release(release: &str) -> Result<(), ApiError> {

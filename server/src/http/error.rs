@@ -1,5 +1,7 @@
 //! Every error as it leaves the server: a status, a stable code, one sentence. Always JSON.
 
+use std::hash::{BuildHasher, RandomState};
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -44,6 +46,16 @@ impl ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
     }
 
+    /// It does not fit to what is there.
+    pub fn conflict(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, "CONFLICT", message)
+    }
+
+    /// More than the server does at the same time; the answer says when to come back.
+    pub fn busy(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "BUSY", message)
+    }
+
     /// More than is accepted.
     pub fn too_large(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_EXCEEDED", message)
@@ -78,11 +90,17 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));
         let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        }
+        if self.status == StatusCode::TOO_MANY_REQUESTS {
+            // Spread, so that those who were turned away together do not come back together.
+            let spread = RandomState::new().hash_one(0_u8).checked_rem(u64::from(RETRY_SECONDS)).unwrap_or(0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(u64::from(RETRY_SECONDS) / 2 + spread));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

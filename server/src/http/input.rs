@@ -1,7 +1,8 @@
 //! Reading what clients send: queries and small JSON bodies, bounded in bytes and in time.
 
 use axum::body::Body;
-use axum::extract::Query;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -11,6 +12,19 @@ use crate::Limits;
 
 /// Longest part of a parser's message that is passed on, in characters.
 const MAX_REASON_CHARS: usize = 160;
+
+/// The parts of a path that have names. What cannot be read is an error like any other, not axum's text.
+pub(super) struct Named<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        let unreadable = |_| ApiError::new(StatusCode::BAD_REQUEST, "INVALID_NAME", "the path is not UTF-8");
+        path.map(|Path(parts)| Named(parts)).map_err(unreadable)
+    }
+}
 
 /// Reads the query of a request.
 pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
@@ -25,8 +39,12 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
 
 /// Reads the JSON body of a report, within the limits for it.
 pub(super) async fn json<T: DeserializeOwned>(body: Body, limits: &Limits) -> Result<T, ApiError> {
-    let bytes = bytes(body, limits).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
+    parse(&bytes(body, limits).await?)
+}
+
+/// Reads JSON that has arrived.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
         let message = format!("the body cannot be read: {}", harmless(&error.to_string()));
         ApiError::new(StatusCode::BAD_REQUEST, "INVALID_JSON", message)
     })

@@ -5,13 +5,22 @@
 
 mod access;
 mod channels;
+mod dashboard;
 mod devices;
 mod download;
 mod error;
+mod fleet;
+mod groups;
 mod input;
+mod metrics;
 mod operators;
+mod progress;
 pub mod range;
+mod records;
+mod releases;
+mod routes;
 mod several;
+mod tokens;
 mod upload;
 
 use std::net::SocketAddr;
@@ -22,15 +31,22 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 pub use access::{Access, TokenError};
 pub use error::ApiError;
+pub use routes::{Rule, operator_rules};
 
 use crate::Limits;
 use crate::catalog::Catalog;
-use crate::store::Store;
+use crate::clock::unix_seconds;
+use crate::live::Live;
+use crate::presence::Presence;
+use crate::store::{Sighting, Store, StoreError};
+
+/// Devices that are read at a time when the server starts.
+const DEVICE_PAGE: u32 = 1000;
 
 /// The other end of the connection. The listener puts it into every request.
 #[derive(Debug, Clone, Copy)]
@@ -47,27 +63,56 @@ pub struct App {
     pub access: Access,
     /// What a client may cost.
     pub limits: Limits,
+    /// Who is there.
+    pub presence: Presence,
+    /// What devices are doing.
+    pub live: Live,
+    rules: Vec<Rule>,
     uploads: Arc<Semaphore>,
+    device_requests: Semaphore,
+    listeners: Arc<Semaphore>,
+    asked: metrics::Asked,
 }
 
 impl App {
-    /// Brings the parts together.
-    pub fn new(catalog: Catalog, store: Store, access: Access, limits: Limits) -> App {
-        let uploads = Arc::new(Semaphore::new(limits.max_uploads));
-        App { catalog, store, access, limits, uploads }
+    /// Brings the parts together, with what the database knows of who was there.
+    pub async fn open(
+        catalog: Catalog,
+        store: Store,
+        access: Access,
+        limits: Limits,
+    ) -> Result<App, StoreError> {
+        let presence = Presence::new(limits.heartbeat_seconds, limits.max_devices, unix_seconds());
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.devices(after.as_deref(), DEVICE_PAGE).await?;
+            for device in &page {
+                presence.remember(Sighting::from(device), device.last_seen);
+            }
+            match page.last() {
+                Some(last) => after = Some(last.device.clone()),
+                None => break,
+            }
+        }
+        Ok(App {
+            uploads: Arc::new(Semaphore::new(limits.max_uploads)),
+            device_requests: Semaphore::new(limits.max_device_requests),
+            listeners: Arc::new(Semaphore::new(limits.max_listeners)),
+            rules: operator_rules(),
+            live: Live::default(),
+            asked: metrics::Asked::default(),
+            catalog,
+            store,
+            access,
+            limits,
+            presence,
+        })
     }
 }
 
 /// Builds every route of the server.
 pub fn router(app: Arc<App>) -> Router {
-    let operators = Router::new()
-        .route("/artifacts", post(upload::artifact).get(operators::artifacts))
-        .route("/artifacts/{sha256}", delete(operators::withdraw_artifact))
-        .route("/deltas", post(upload::delta).get(operators::deltas))
-        .route("/deltas/{sha256}", delete(operators::withdraw_delta))
-        .route("/channels", post(channels::publish))
-        .route("/devices", get(operators::devices))
-        .route("/reports", get(operators::reports))
+    let operators = routes::operators()
         // Also behind the gate: a stranger learns nothing about which operator routes exist.
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -79,7 +124,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/device/v1/update", get(devices::update))
         .route("/device/v1/channel", get(channels::newest))
         .route("/device/v1/reports", post(devices::report))
+        .route("/device/v1/progress", post(progress::report))
         .route("/healthz", get(health))
+        .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_response(harden))
@@ -109,10 +156,9 @@ async fn health(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-    );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
     response

@@ -18,15 +18,16 @@ use crate::store::{Artifact, Delta};
 const PAGE_ROWS: u32 = 100;
 const MAX_PAGE_ROWS: u32 = 1000;
 
+/// Which page of a list.
 #[derive(Debug, Deserialize)]
-struct Page {
+pub(super) struct Page {
     limit: Option<u32>,
     /// Where the page before ended: the `next` of its answer.
     after: Option<String>,
 }
 
 impl Page {
-    fn limit(&self) -> Result<u32, ApiError> {
+    pub(super) fn limit(&self) -> Result<u32, ApiError> {
         match self.limit.unwrap_or(PAGE_ROWS) {
             limit @ 1..=MAX_PAGE_ROWS => Ok(limit),
             limit => Err(ApiError::invalid(format!("`limit` is {limit}; allowed are 1 to {MAX_PAGE_ROWS}"))),
@@ -39,8 +40,26 @@ impl Page {
         Ok(digest.map(|digest| digest.to_string()))
     }
 
+    /// The `after` of a list of devices: a name.
+    pub(super) fn after_name(&self) -> Result<Option<String>, ApiError> {
+        self.after.as_deref().map_or(Ok(()), |after| check_name("after", after))?;
+        Ok(self.after.clone())
+    }
+
+    /// The `after` of a list of numbered rows.
+    pub(super) fn after_number(&self) -> Result<Option<i64>, ApiError> {
+        let number = self.after.as_deref().map(str::parse).transpose();
+        number.map_err(|_| ApiError::invalid("`after` is not a `next` of this list"))
+    }
+
+    /// Whether there may be more rows than these.
+    pub(super) fn is_full<T>(&self, rows: &[T]) -> bool {
+        let limit = self.limit.unwrap_or(PAGE_ROWS);
+        u32::try_from(rows.len()).is_ok_and(|rows| rows >= limit)
+    }
+
     /// Where the next page begins, when this one is full.
-    fn next<T>(limit: u32, rows: &[T], name: impl Fn(&T) -> &str) -> Option<String> {
+    pub(super) fn next<T>(limit: u32, rows: &[T], name: impl Fn(&T) -> &str) -> Option<String> {
         let full = u32::try_from(rows.len()).is_ok_and(|rows| rows >= limit);
         rows.last().filter(|_| full).map(|row| name(row).to_owned())
     }
@@ -89,13 +108,11 @@ pub(super) async fn deltas(State(app): State<Arc<App>>, uri: Uri) -> Result<Json
 /// `GET /api/v1/devices`: by name, each with its last report in short.
 pub(super) async fn devices(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let page: Page = input::query(&uri)?;
-    let limit = page.limit()?;
-    if let Some(after) = &page.after {
-        check_name("after", after)?;
-    }
-    let rows = app.store.devices(page.after.as_deref(), limit).await?;
+    let (limit, after) = (page.limit()?, page.after_name()?);
+    let rows = app.store.devices(after.as_deref(), limit).await?;
     let next = Page::next(limit, &rows, |device| &device.device);
-    Ok(Json(json!({ "devices": rows, "next": next })))
+    let rows = rows.into_iter().map(|device| super::fleet::with_presence(&app, device));
+    Ok(Json(json!({ "devices": rows.collect::<Result<Vec<_>, _>>()?, "next": next })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,4 +1,6 @@
-//! Devices as they showed themselves: last seen, running version, last report.
+//! Devices as they showed themselves: last seen, running version, last report; and what operators know about them.
+
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use sqlx::Row;
@@ -6,10 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, from_db, to_db};
 use crate::clock::unix_seconds;
-
-/// An unchanged device is written down at most this often, in seconds: every poll would otherwise cost a flush of the
-/// disk, and "seen in the last ten seconds" is as good as "now".
-const SIGHTING_SECONDS: i64 = 10;
+use crate::fleet::filter::Facts;
 
 /// What an update check tells about the device that asks.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +23,44 @@ pub struct Sighting<'a> {
     pub sequence: Option<u64>,
     /// Its `User-Agent`.
     pub user_agent: &'a str,
+    /// SHA-256 of the manifest it runs; `Some("")` when it says that it knows none, `None` when it did not say.
+    pub release: Option<&'a str>,
+    /// Its boot.
+    pub boot_id: Option<&'a str>,
+    /// What it is about: a word of otad's own.
+    pub state: Option<&'a str>,
+}
+
+impl<'a> Sighting<'a> {
+    /// A device of which only name and model are known.
+    pub const fn of(device: &'a str, compatible: &'a str) -> Sighting<'a> {
+        let (version, sequence, user_agent) = (None, None, "");
+        Sighting {
+            device,
+            compatible,
+            version,
+            sequence,
+            user_agent,
+            release: None,
+            boot_id: None,
+            state: None,
+        }
+    }
+}
+
+impl<'a> From<&'a Device> for Sighting<'a> {
+    fn from(device: &'a Device) -> Sighting<'a> {
+        Sighting {
+            device: &device.device,
+            compatible: &device.compatible,
+            version: device.version.as_deref(),
+            sequence: device.sequence,
+            user_agent: &device.user_agent,
+            release: device.release.as_deref(),
+            boot_id: device.boot_id.as_deref(),
+            state: device.state.as_deref(),
+        }
+    }
 }
 
 /// A device, for an operator.
@@ -39,6 +76,14 @@ pub struct Device {
     pub sequence: Option<u64>,
     /// Its `User-Agent`.
     pub user_agent: String,
+    /// SHA-256 of the manifest it runs, if it told.
+    pub release: Option<String>,
+    /// Its boot, if it told.
+    pub boot_id: Option<String>,
+    /// What it is about, if it told: a word of otad's own.
+    pub state: Option<String>,
+    /// What operators know about it.
+    pub attributes: BTreeMap<String, String>,
     /// First contact, Unix seconds.
     pub first_seen: i64,
     /// Last contact, Unix seconds.
@@ -64,36 +109,55 @@ pub struct LastReport {
     pub received_at: i64,
 }
 
+impl Device {
+    /// As the filters of groups see it.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            device: self.device.clone(),
+            model: self.compatible.clone(),
+            version: self.version.clone(),
+            attributes: self.attributes.clone(),
+        }
+    }
+}
+
 impl Store {
     /// Remembers that a device was here. What the device did not say keeps its old value.
     pub async fn saw(&self, sighting: Sighting<'_>) -> Result<(), StoreError> {
-        let now = unix_seconds();
-        let known = sqlx::query(
-            "SELECT compatible, version, sequence, user_agent, last_seen FROM devices WHERE device = ?",
-        )
-        .bind(sighting.device)
-        .fetch_optional(&self.pool)
-        .await?;
-        if let Some(row) = known
-            && unchanged(&row, sighting, now)?
-        {
-            return Ok(());
-        }
         let sequence = sighting.sequence.map(|value| to_db("sequence", value)).transpose()?;
         sqlx::query(
-            "INSERT INTO devices (device, compatible, version, sequence, user_agent, first_seen, last_seen)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)
+            "INSERT INTO devices (device, compatible, version, sequence, user_agent, first_seen, last_seen, release,
+               boot_id, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)
              ON CONFLICT (device) DO UPDATE SET compatible = ?2, version = coalesce(?3, version),
-               sequence = coalesce(?4, sequence), user_agent = ?5, last_seen = ?6",
+               sequence = coalesce(?4, sequence), user_agent = ?5, last_seen = ?6, release = coalesce(?7, release),
+               boot_id = coalesce(?8, boot_id), state = coalesce(?9, state)",
         )
         .bind(sighting.device)
         .bind(sighting.compatible)
         .bind(sighting.version)
         .bind(sequence)
         .bind(sighting.user_agent)
-        .bind(now)
+        .bind(unix_seconds())
+        .bind(sighting.release)
+        .bind(sighting.boot_id)
+        .bind(sighting.state)
         .execute(&self.pool)
         .await?;
+        Ok(())
+    }
+
+    /// Writes last contacts, all of them in one transaction.
+    pub async fn seen(&self, contacts: &[(String, i64)]) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        for (device, at) in contacts {
+            sqlx::query("UPDATE devices SET last_seen = ?2 WHERE device = ?1 AND last_seen < ?2")
+                .bind(device)
+                .bind(at)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
         Ok(())
     }
 
@@ -101,7 +165,7 @@ impl Store {
     pub async fn devices(&self, after: Option<&str>, limit: u32) -> Result<Vec<Device>, StoreError> {
         let rows = sqlx::query(
             "SELECT d.device, d.compatible, d.version, d.sequence, d.user_agent, d.first_seen, d.last_seen,
-               r.report_id, r.outcome, r.version AS report_version, r.code, r.message, r.received_at
+               d.release, d.boot_id, d.state, r.report_id, r.outcome, r.version AS report_version, r.code, r.message, r.received_at
              FROM devices d LEFT JOIN reports r
                ON r.id = (SELECT max(id) FROM reports WHERE device = d.device)
              WHERE d.device > coalesce(?, '') ORDER BY d.device LIMIT ?",
@@ -110,23 +174,98 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(read).collect()
+        let mut devices: Vec<Device> = rows.iter().map(read).collect::<Result<_, _>>()?;
+        if let (Some(first), Some(last)) = (devices.first(), devices.last()) {
+            let mut attributes = self.attributes(&first.device, &last.device).await?;
+            for device in &mut devices {
+                device.attributes = attributes.remove(&device.device).unwrap_or_default();
+            }
+        }
+        Ok(devices)
+    }
+
+    /// One device.
+    pub async fn device(&self, name: &str) -> Result<Option<Device>, StoreError> {
+        let row = sqlx::query(
+            "SELECT d.device, d.compatible, d.version, d.sequence, d.user_agent, d.first_seen, d.last_seen,
+               d.release, d.boot_id, d.state, r.report_id, r.outcome, r.version AS report_version, r.code, r.message,
+               r.received_at
+             FROM devices d LEFT JOIN reports r
+               ON r.id = (SELECT max(id) FROM reports WHERE device = d.device)
+             WHERE d.device = ?",
+        )
+        .bind(name)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut device = read(&row)?;
+        device.attributes = self.attributes_of(name).await?;
+        Ok(Some(device))
+    }
+
+    /// What operators know about one device.
+    pub async fn attributes_of(&self, name: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(self.attributes(name, name).await?.remove(name).unwrap_or_default())
+    }
+
+    /// The attributes of the devices between two names, both included.
+    async fn attributes(&self, first: &str, last: &str) -> Result<Attributes, StoreError> {
+        let rows =
+            sqlx::query("SELECT device, name, value FROM device_attributes WHERE device BETWEEN ? AND ?")
+                .bind(first)
+                .bind(last)
+                .fetch_all(&self.pool)
+                .await?;
+        let mut attributes = Attributes::new();
+        for row in &rows {
+            let of: &mut BTreeMap<_, _> = attributes.entry(row.try_get("device")?).or_default();
+            of.insert(row.try_get("name")?, row.try_get("value")?);
+        }
+        Ok(attributes)
+    }
+
+    /// Replaces what operators know about a device, which need not have been here yet.
+    pub async fn set_attributes(
+        &self,
+        device: &str,
+        attributes: &BTreeMap<String, String>,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        sqlx::query("DELETE FROM device_attributes WHERE device = ?")
+            .bind(device)
+            .execute(&mut *transaction)
+            .await?;
+        for (name, value) in attributes {
+            sqlx::query("INSERT INTO device_attributes (device, name, value) VALUES (?, ?, ?)")
+                .bind(device)
+                .bind(name)
+                .bind(value)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Devices by running version: confirmed by their own word, whatever they are meant to run.
+    pub async fn versions(&self) -> Result<Vec<(String, Option<String>, u64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT compatible, version, count(*) AS devices FROM devices GROUP BY compatible, version
+             ORDER BY devices DESC, compatible, version LIMIT 1000",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let devices = from_db("number of devices", row.try_get("devices")?)?;
+                Ok((row.try_get("compatible")?, row.try_get("version")?, devices))
+            })
+            .collect()
     }
 }
 
-fn unchanged(row: &SqliteRow, sighting: Sighting<'_>, now: i64) -> Result<bool, StoreError> {
-    let sequence: Option<i64> = row.try_get("sequence")?;
-    let version: Option<String> = row.try_get("version")?;
-    let same = row.try_get::<String, _>("compatible")? == sighting.compatible
-        && row.try_get::<String, _>("user_agent")? == sighting.user_agent
-        && sighting.version.is_none_or(|said| version.as_deref() == Some(said))
-        && sighting
-            .sequence
-            .is_none_or(|said| sequence.and_then(|was| u64::try_from(was).ok()) == Some(said));
-    // A clock that was set back must not silence a device for years.
-    let age = now - row.try_get::<i64, _>("last_seen")?;
-    Ok(same && (0..SIGHTING_SECONDS).contains(&age))
-}
+/// Attributes by device.
+type Attributes = HashMap<String, BTreeMap<String, String>>;
 
 fn read(row: &SqliteRow) -> Result<Device, StoreError> {
     let sequence: Option<i64> = row.try_get("sequence")?;
@@ -147,6 +286,10 @@ fn read(row: &SqliteRow) -> Result<Device, StoreError> {
         version: row.try_get("version")?,
         sequence: sequence.map(|value| from_db("sequence", value)).transpose()?,
         user_agent: row.try_get("user_agent")?,
+        release: row.try_get::<Option<String>, _>("release")?.filter(|release| !release.is_empty()),
+        boot_id: row.try_get("boot_id")?,
+        state: row.try_get("state")?,
+        attributes: BTreeMap::new(),
         first_seen: row.try_get("first_seen")?,
         last_seen: row.try_get("last_seen")?,
         last_report,

@@ -5,10 +5,17 @@
 //! error that names the file. The statements are plain SQL so that another engine can stand behind the same functions.
 
 mod artifacts;
+mod audit;
 mod deltas;
 mod devices;
 mod files;
+mod groups;
+mod happenings;
+mod members;
+mod records;
 mod reports;
+mod rollouts;
+mod tokens;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -21,10 +28,17 @@ use sqlx::sqlite::{
 use sqlx::{AssertSqlSafe, SqlSafeStr};
 
 pub use artifacts::{Artifact, NewArtifact, Publication};
+pub use audit::Entry;
 pub use deltas::{Delta, NewDelta};
 pub use devices::{Device, LastReport, Sighting};
 pub use files::FileRow;
+pub use groups::{Group, Removal};
+pub use happenings::Past;
+pub use members::{Detail, Member, Taken, candidate};
+pub use records::{Record, Selection, Statistics};
 pub use reports::{Outcome, Receipt, Report, StoredReport};
+pub use rollouts::{NewRollout, Rollout, Turn};
+pub use tokens::{Operator, hash};
 
 /// SQLite's page size, in bytes; its default since 2016 and that of most disks.
 const PAGE_BYTES: u64 = 4096;
@@ -41,6 +55,8 @@ const SQLITE_FULL: i32 = 13;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "first form", include_str!("../../migrations/0001_first_form.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
+    (3, "fleet", include_str!("../../migrations/0003_fleet.sql")),
+    (4, "marks", include_str!("../../migrations/0004_marks.sql")),
 ];
 
 /// Why the database did not answer.
@@ -176,4 +192,14 @@ fn to_db(what: &'static str, value: u64) -> Result<i64, StoreError> {
 /// Converts a number of the database, which only ever got ours, back.
 fn from_db(what: &'static str, value: i64) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| StoreError::Row { what, value: value.to_string() })
+}
+
+/// Writes a value of ours as JSON, for a column that is never searched.
+fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Row { what, value: error.to_string() })
+}
+
+/// Reads a value of ours back.
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, text: String) -> Result<T, StoreError> {
+    serde_json::from_str(&text).map_err(|_| StoreError::Row { what, value: text })
 }

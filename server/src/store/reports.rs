@@ -4,8 +4,13 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
+use super::members::{self, Detail, Member, Taken};
+use super::records::{self, NewRecord};
+use super::rollouts::{self, Rollout, Transaction};
 use super::{Store, StoreError, from_db, to_db};
 use crate::clock::unix_seconds;
+use crate::fleet::class::Class;
+use crate::fleet::step::{Event, Word};
 
 /// Reports that are kept per device; the oldest go first. A device that fails in a loop must not fill the disk.
 const KEPT_PER_DEVICE: i64 = 50;
@@ -128,8 +133,9 @@ pub enum Receipt {
 }
 
 impl Store {
-    /// Stores a report once, and forgets the device's oldest beyond the number that is kept.
-    pub async fn report(&self, report: &Report) -> Result<Receipt, StoreError> {
+    /// Stores a report once, lets it count in the release that it is about, and forgets the device's oldest beyond the number
+    /// that is kept. All of it or nothing: a report that comes again after a kill finds either.
+    pub async fn report(&self, report: &Report) -> Result<(Receipt, Option<Taken>), StoreError> {
         let log = serde_json::to_string(&report.log)
             .map_err(|error| StoreError::Row { what: "log", value: error.to_string() })?;
         let number = |what, value: Option<u64>| value.map(|value| to_db(what, value)).transpose();
@@ -161,7 +167,7 @@ impl Store {
         .await?;
         if done.rows_affected() == 0 {
             transaction.rollback().await?;
-            return Ok(Receipt::Repeated);
+            return Ok((Receipt::Repeated, None));
         }
         sqlx::query(
             "DELETE FROM reports WHERE device = ?1 AND id <=
@@ -171,8 +177,9 @@ impl Store {
         .bind(KEPT_PER_DEVICE)
         .execute(&mut *transaction)
         .await?;
+        let taken = count(&mut transaction, report).await?;
         transaction.commit().await?;
-        Ok(Receipt::Stored)
+        Ok((Receipt::Stored, taken))
     }
 
     /// Every kept report of a device, newest first.
@@ -187,6 +194,85 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
+    }
+}
+
+/// Lets a new report count: in the release that offered the update, or as a record of its own.
+async fn count(transaction: &mut Transaction, report: &Report) -> Result<Option<Taken>, StoreError> {
+    let detail = Detail {
+        code: report.code.as_deref(),
+        message: report.message.as_deref(),
+        phase: report.phase.as_deref(),
+        boot_id: report.boot_id.as_deref(),
+        from_version: report.from_version.as_deref(),
+        duration_ms: report.duration_ms,
+        bytes_fetched: report.bytes_fetched,
+    };
+    let Some((rollout, member)) = meant(transaction, report).await? else {
+        if report.outcome != Outcome::Installed {
+            records::upsert(transaction, &on_its_own(report), unix_seconds()).await?;
+        }
+        return Ok(None);
+    };
+    let word = Word {
+        release: report.release.as_deref(),
+        version: report.version.as_deref(),
+        boot_id: report.boot_id.as_deref(),
+    };
+    let event = match report.outcome {
+        Outcome::Installed => Event::Installed,
+        Outcome::Committed => {
+            let installed_in = member.installed_in.as_deref();
+            Event::Committed(word.evidence(&rollout.release, &rollout.version, installed_in))
+        }
+        Outcome::RolledBack => Event::RolledBack,
+        Outcome::Failed => Event::Failed,
+        Outcome::Cancelled => Event::Cancelled,
+    };
+    members::apply(transaction, &rollout, Some(&member), &report.device, event, detail).await
+}
+
+/// The release that a report is about: the one of its digest, or, when it failed too early to know that, what is under way.
+async fn meant(
+    transaction: &mut Transaction,
+    report: &Report,
+) -> Result<Option<(Rollout, Member)>, StoreError> {
+    let row = sqlx::query(
+        "SELECT d.rollout_id FROM rollout_devices d JOIN rollouts r ON r.id = d.rollout_id
+           JOIN artifacts a ON a.sha256 = r.artifact
+         WHERE d.device = ?1 AND d.attempts > 0 AND (a.release = ?2
+           OR (?2 IS NULL AND d.step IN ('offered', 'downloading', 'installing')))
+         ORDER BY d.offered_at DESC, d.rollout_id DESC LIMIT 1",
+    )
+    .bind(&report.device)
+    .bind(&report.release)
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let id: i64 = row.try_get("rollout_id")?;
+    let rollout = rollouts::by_id(transaction, id).await?;
+    let member = members::member(transaction, id, &report.device).await?;
+    Ok(member.map(|member| (rollout, member)))
+}
+
+fn on_its_own(report: &Report) -> NewRecord<'_> {
+    let bad = !matches!(report.outcome, Outcome::Committed | Outcome::Installed);
+    let code = report.code.as_deref().filter(|_| bad);
+    NewRecord {
+        // No name has a slash, so that no two devices come to the same id.
+        record_id: format!("r-{}/{}", report.device, report.report_id),
+        device: &report.device,
+        rollout: None,
+        group: None,
+        release: report.release.as_deref(),
+        version: report.version.as_deref(),
+        from_version: report.from_version.as_deref(),
+        status: if bad { report.outcome.as_str() } else { "confirmed" },
+        duration_ms: report.duration_ms,
+        class: bad.then(|| Class::of_code(code.unwrap_or_default())),
+        code,
+        phase: report.phase.as_deref(),
+        bytes_fetched: report.bytes_fetched,
     }
 }
 

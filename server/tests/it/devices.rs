@@ -29,6 +29,20 @@ pub(crate) fn report(device: &str, id: &str) -> Value {
     })
 }
 
+/// Names of devices and reports may hold hyphens; no two of them come to the same record.
+#[test]
+fn no_report_is_taken_for_that_of_another_device() {
+    let server = Server::start();
+    for (device, id) in [("gw-7", "abc"), ("7", "abc-gw"), ("gw-7", "abc")] {
+        assert_eq!(post_json(server.address, REPORT, &report(device, id)).status, 204);
+    }
+    let records = get(server.address, "/api/v1/records").json();
+    let mut devices: Vec<_> =
+        records["records"].as_array().unwrap().iter().map(|row| row["device_id"].as_str().unwrap()).collect();
+    devices.sort_unstable();
+    assert_eq!(devices, ["7", "gw-7"]);
+}
+
 #[test]
 fn a_device_gets_the_highest_sequence_above_its_own() {
     let server = Server::start();

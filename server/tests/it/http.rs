@@ -55,6 +55,32 @@ pub(crate) fn send(
     body: &[u8],
 ) -> Answer {
     let mut stream = connect(address);
+    stream.write_all(&request(method, target, headers, body)).expect("send the request");
+    receive(&mut stream, method)
+}
+
+/// As [`send`], but `None` when the server is away or goes away before it has answered in full.
+pub(crate) fn try_send(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Answer> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    stream.write_all(&request(method, target, headers, body)).ok()?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let length = std::str::from_utf8(bytes.get(..head)?).ok()?.split("\r\n").find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().ok())?
+    });
+    (bytes.len() - head - 4 >= length.unwrap_or(0)).then(|| parse(&bytes, method))
+}
+
+fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -62,9 +88,7 @@ pub(crate) fn send(
     if !body.is_empty() || method == "POST" {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
-    stream.write_all((head + "\r\n").as_bytes()).expect("send the head");
-    stream.write_all(body).expect("send the body");
-    receive(&mut stream, method)
+    [(head + "\r\n").as_bytes(), body].concat()
 }
 
 /// Reads an answer up to the end of the connection.

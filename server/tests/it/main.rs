@@ -10,12 +10,17 @@
 
 mod artifacts;
 mod channels;
+mod dashboard;
 mod deltas;
 mod devices;
+mod fleet;
 mod hostile;
 mod http;
+mod lifecycle;
 mod operators;
 mod process;
+mod progress;
 mod ranges;
 mod rig;
+mod roles;
 mod uploads;

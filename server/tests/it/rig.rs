@@ -10,7 +10,7 @@ use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
 use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
-use otaserver::{Limits, serve};
+use otaserver::{Limits, rounds, serve};
 use sha2::Digest;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -151,7 +151,9 @@ impl Server {
                 let (app, store) = app(&directory, options).await;
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
+                let rounds = tokio::spawn(rounds::run(app.clone()));
                 serve::serve(listener, router(app), &limits, async { drop(stopped.await) }).await;
+                rounds.abort();
                 store.close().await;
             });
         });
@@ -209,5 +211,5 @@ async fn app(data: &Path, options: Options) -> (Arc<App>, Store) {
     };
     let store = Store::open(&data.join("otaserver.db"), options.limits.max_database_bytes).await.unwrap();
     let catalog = Catalog::open(store.clone(), Blobs::open(data).unwrap(), root).await.unwrap();
-    (Arc::new(App::new(catalog, store.clone(), access, options.limits)), store)
+    (Arc::new(App::open(catalog, store.clone(), access, options.limits).await.unwrap()), store)
 }

@@ -1,0 +1,117 @@
+//! `otaserver admin`: tokens of operators and devices, by whoever may write the data directory. Works while a server runs.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::Limits;
+use crate::names::{check_name, check_operator};
+use crate::role::Role;
+use crate::secret;
+use crate::store::Store;
+
+/// Makes, lists and revokes tokens.
+///
+/// A token is shown once; the database keeps only its hash. As long as no operator ever had a token and the server runs without a
+/// token file, operators are whoever connects from the server's own machine; the first token ends that for good.
+#[derive(Debug, Parser)]
+#[command(name = "otaserver admin", bin_name = "otaserver admin", version)]
+pub struct AdminArgs {
+    /// The data directory of the server
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Debug, Subcommand)]
+enum Act {
+    /// Gives a new operator a token and prints it
+    AddToken {
+        /// The name that the audit log shows
+        name: String,
+        /// What the token opens
+        #[arg(long, value_enum)]
+        role: Role,
+    },
+    /// Lists operators who have a token
+    Tokens,
+    /// Takes an operator's token back
+    RevokeToken {
+        /// The operator
+        name: String,
+    },
+    /// Gives a device a token and prints it; from then on nothing is believed of it without
+    AddDeviceToken {
+        /// The device
+        name: String,
+    },
+    /// Takes a device's token back
+    RevokeDeviceToken {
+        /// The device
+        name: String,
+    },
+}
+
+/// Why nothing came of it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Does it, and returns what is to be printed.
+pub async fn run(args: &AdminArgs) -> Result<String, Failure> {
+    let path = args.data.join("otaserver.db");
+    if !path.exists() {
+        let what = format!("{} does not exist: start otaserver once, or correct --data", path.display());
+        return Err(what.into());
+    }
+    let store = Store::open(&path, Limits::default().max_database_bytes).await?;
+    let result = act(&store, &args.act).await;
+    store.close().await;
+    result
+}
+
+async fn act(store: &Store, act: &Act) -> Result<String, Failure> {
+    let (name, action) = match act {
+        Act::Tokens => {
+            let operators = store.operators().await?;
+            let lines =
+                operators.iter().map(|operator| format!("{}\t{}\n", operator.name, operator.role.as_str()));
+            return Ok(lines.collect());
+        }
+        Act::AddToken { name, .. } => (name, "admin add-token"),
+        Act::RevokeToken { name } => (name, "admin revoke-token"),
+        Act::AddDeviceToken { name } => (name, "admin add-device-token"),
+        Act::RevokeDeviceToken { name } => (name, "admin revoke-device-token"),
+    };
+    match act {
+        Act::AddToken { .. } => check_operator("name", name)?,
+        _ => check_name("name", name)?,
+    }
+    let id = store.audit("otaserver admin", action, name).await?;
+    let result = change(store, act).await;
+    store.audit_done(id, if result.is_ok() { 200 } else { 409 }, None).await?;
+    result
+}
+
+async fn change(store: &Store, act: &Act) -> Result<String, Failure> {
+    match act {
+        Act::AddToken { name, role } => {
+            let token = secret::token()?;
+            if !store.add_operator(name, *role, &token).await? {
+                return Err(format!("{name} has a token: revoke it first").into());
+            }
+            Ok(format!("{token}\n"))
+        }
+        Act::AddDeviceToken { name } => {
+            let token = secret::token()?;
+            store.set_device_token(name, &token).await?;
+            Ok(format!("{token}\n"))
+        }
+        Act::RevokeToken { name } => revoked(store.remove_operator(name).await?, name),
+        Act::RevokeDeviceToken { name } => revoked(store.remove_device_token(name).await?, name),
+        Act::Tokens => Ok(String::new()),
+    }
+}
+
+fn revoked(done: bool, name: &str) -> Result<String, Failure> {
+    if done { Ok(String::new()) } else { Err(format!("{name} has no token").into()) }
+}
