@@ -1,7 +1,8 @@
 //! Whether a server is who it says: its certificate, the time by which that counts, and pinned keys.
 //!
 //! Certificates are judged by the later of the device's clock and the earliest that it can be (signed times and the build time):
-//! a device without a battery for its clock still connects, and one whose clock was turned back does not believe what has expired.
+//! a device without a battery for its clock still connects. A signed time only ever helps: what is valid by the clock, or by the build
+//! time where that is later, is not refused because of it, so a thief of the online key can cut nobody off.
 //! Which of the two is wrong, certificate or clock, is told apart as far as anybody can: a certificate that is not valid *yet*
 //! means a clock that is behind ([`Code::NetClock`]); one that has expired is the certificate's fault, and the message has both times.
 
