@@ -12,11 +12,17 @@
 //! release = "<64 hex digits>"
 //! sequence = 42
 //!
+//! [[also]]
+//! release = "<64 hex digits>"
+//! sequence = 41
+//!
 //! [[signature]]
 //! …
 //! ```
 //!
-//! `counter` rises with every document of a model. Signed is the part before the empty line, with the type `otab-channel-v1`;
+//! Releases that stand under `also` are fine as well, while the latest one is on its way through the fleet in stages: a device may be
+//! left on one, or be offered it. There are at most [`ALSO_LIMIT`], each with a lower sequence than the one before it, and most documents
+//! have none. `counter` rises with every document of a model. Signed is all before the empty line in front of the signatures, with the type `otab-channel-v1`;
 //! signatures are spelled as in `manifest.sig`. Times are UTC, in whole seconds.
 
 use std::fmt::Write as _;
@@ -35,6 +41,8 @@ use crate::trust::{Role, Root};
 pub const CHANNEL_TYPE: &str = "otab-channel-v1";
 /// Upper bound of a channel document in bytes; it is read before anything is authenticated.
 pub const CHANNEL_LIMIT_BYTES: usize = 16 * 1024;
+/// Most releases beside the latest one: stages overlap now and then, and a freeze must not hide in a list of everything.
+pub const ALSO_LIMIT: usize = 16;
 
 /// What a channel document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +59,18 @@ pub struct Channel {
     pub release: Digest,
     /// The sequence of that release.
     pub sequence: u64,
+    /// Older releases that are fine as well, newest first.
+    pub also: Vec<NamedRelease>,
+}
+
+/// A release that a channel document names beside the latest one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamedRelease {
+    /// SHA-256 of its manifest.
+    pub release: Digest,
+    /// Its sequence.
+    pub sequence: u64,
 }
 
 #[derive(Deserialize)]
@@ -63,9 +83,17 @@ struct Raw {
     expires: toml::value::Datetime,
     release: Digest,
     sequence: u64,
+    #[serde(default)]
+    also: Vec<NamedRelease>,
 }
 
 impl Channel {
+    /// Every release that is fine, the latest one first.
+    pub fn named(&self) -> impl Iterator<Item = NamedRelease> {
+        let latest = NamedRelease { release: self.release, sequence: self.sequence };
+        std::iter::once(latest).chain(self.also.iter().copied())
+    }
+
     /// The one spelling of what is signed.
     pub fn to_toml(&self) -> String {
         let mut text = String::from("schema = 1\n");
@@ -75,6 +103,9 @@ impl Channel {
         let _ = write!(text, "compatible = {compatible}\ncounter = {}\nissued = {issued}\n", self.counter);
         let _ = write!(text, "expires = {expires}\nrelease = \"{}\"\n", self.release);
         let _ = writeln!(text, "sequence = {}", self.sequence);
+        for NamedRelease { release, sequence } in &self.also {
+            let _ = write!(text, "\n[[also]]\nrelease = \"{release}\"\nsequence = {sequence}\n");
+        }
         text
     }
 
@@ -92,6 +123,7 @@ impl Channel {
             expires: seconds("expires", &raw.expires)?,
             release: raw.release,
             sequence: raw.sequence,
+            also: raw.also,
         };
         if raw.schema != 1 {
             return Err(wrong("schema", format!("{} is not known, this version reads 1", raw.schema)));
@@ -103,6 +135,12 @@ impl Channel {
         }
         if channel.expires <= channel.issued {
             return Err(wrong("expires", "must be later than issued"));
+        }
+        if channel.also.len() > ALSO_LIMIT {
+            return Err(wrong("also", format!("{} releases, the limit is {ALSO_LIMIT}", channel.also.len())));
+        }
+        if !channel.named().map(|named| named.sequence).is_sorted_by(|newer, older| newer > older) {
+            return Err(wrong("also", "each release needs a lower sequence than the one before it"));
         }
         if channel.to_toml() != text {
             return Err(wrong("document", "not in its canonical spelling"));

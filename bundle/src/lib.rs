@@ -41,7 +41,7 @@ mod walk;
 
 pub use build::{Built, Compression, Cutter, Progress, Recipe, Source, build, build_for};
 pub use chain::{CHAIN_LIMIT_BYTES, Chain, ROOT_TYPE, SignedRoot};
-pub use channel::{CHANNEL_LIMIT_BYTES, CHANNEL_TYPE, Channel, SignedChannel};
+pub use channel::{ALSO_LIMIT, CHANNEL_LIMIT_BYTES, CHANNEL_TYPE, Channel, NamedRelease, SignedChannel};
 pub use decode::Decoder;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::Error;

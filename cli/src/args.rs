@@ -284,6 +284,9 @@ pub struct ChannelArgs {
     /// The model it is for, if the bundle is for several
     #[arg(long, value_name = "NAME")]
     pub compatible: Option<String>,
+    /// The bundle of an older release that is fine as well, while the latest one is on its way in stages; may be given several times
+    #[arg(long, value_name = "BUNDLE")]
+    pub also: Vec<PathBuf>,
     /// The number of the document: higher than that of the one before
     #[arg(long)]
     pub counter: u64,

@@ -228,8 +228,15 @@ mod tests {
         };
         let document = |issued: u64| {
             let (compatible, release) = ("acme".to_owned(), Digest([7; 32]));
-            let channel =
-                Channel { compatible, counter: 1, issued, expires: issued + 100, release, sequence: 3 };
+            let channel = Channel {
+                compatible,
+                counter: 1,
+                issued,
+                expires: issued + 100,
+                release,
+                sequence: 3,
+                also: Vec::new(),
+            };
             let mut signed = SignedChannel::draft(&channel).unwrap();
             signed.sign(&key(2)).unwrap();
             Some(signed.to_text())

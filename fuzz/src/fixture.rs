@@ -136,6 +136,7 @@ pub(crate) fn channel() -> Vec<u8> {
         expires: 1_700_086_400,
         release: Digest::of(b"x"),
         sequence: 2,
+        also: Vec::new(),
     };
     let mut signed = SignedChannel::draft(&channel).unwrap();
     signed.sign(&key(3)).unwrap();

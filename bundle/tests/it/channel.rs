@@ -1,6 +1,8 @@
 //! Channel documents: one spelling, signed by the online role, and every bit counts.
 
-use otad_bundle::{CHANNEL_LIMIT_BYTES, Channel, Digest, Role, Root, SignedChannel};
+use otad_bundle::{
+    ALSO_LIMIT, CHANNEL_LIMIT_BYTES, Channel, Digest, NamedRelease, Role, Root, SignedChannel,
+};
 
 use crate::support::{key, public};
 
@@ -12,6 +14,7 @@ fn channel() -> Channel {
         expires: 1_795_400_000,
         release: Digest::of(b"a manifest"),
         sequence: 42,
+        also: Vec::new(),
     }
 }
 
@@ -93,4 +96,39 @@ fn there_is_one_spelling() {
     }
     let huge = Channel { counter: u64::MAX, ..channel() };
     assert_eq!(SignedChannel::draft(&huge).unwrap_err().code(), "METADATA_INVALID");
+}
+
+/// Older releases may be named beside the latest one: in order, and not many. Documents without any read as they always did.
+#[test]
+fn older_releases_may_be_fine_as_well() {
+    let named = |sequence: u64| NamedRelease { release: Digest::of(&sequence.to_le_bytes()), sequence };
+    let with =
+        |sequences: &[u64]| Channel { also: sequences.iter().copied().map(named).collect(), ..channel() };
+    let mut document = SignedChannel::draft(&with(&[41, 39])).unwrap();
+    document.sign(&key(2)).unwrap();
+    let text = document.to_text();
+    assert!(text.starts_with(&channel().to_toml()), "{text}");
+    let read = SignedChannel::parse(text.as_bytes()).unwrap();
+    let named: Vec<_> = read.verify(&root()).unwrap().named().map(|named| named.sequence).collect();
+    assert_eq!(named, [42, 41, 39]);
+    let without = text.replacen("sequence = 39", "sequence = 38", 1);
+    let without = SignedChannel::parse(without.as_bytes()).unwrap();
+    assert_eq!(without.verify(&root()).unwrap_err().code(), "SIG_INVALID", "the list is signed");
+
+    let most: Vec<_> = (1..=ALSO_LIMIT as u64).rev().collect();
+    assert!(SignedChannel::draft(&with(&most)).is_ok());
+    let more: Vec<_> = (1..=1 + ALSO_LIMIT as u64).rev().collect();
+    for (what, sequences) in [
+        ("too many", &more[..]),
+        ("newer", &[43]),
+        ("the same", &[42]),
+        ("rising", &[39, 41]),
+        ("twice", &[41, 41]),
+    ] {
+        assert_eq!(SignedChannel::draft(&with(sequences)).unwrap_err().code(), "METADATA_INVALID", "{what}");
+    }
+    for (from, to) in [("\n[[also]]\n", "\n[also]\n"), ("sequence = 41", "sequence = 41\nuntil = 5")] {
+        let wrong = text.replacen(from, to, 1);
+        assert_eq!(SignedChannel::parse(wrong.as_bytes()).unwrap_err().code(), "METADATA_INVALID", "{to}");
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
-use otad_bundle::{Bundle, Channel, FileInput, Root, SignedChannel};
+use otad_bundle::{Bundle, Channel, FileInput, NamedRelease, Root, SignedChannel};
 use otad_dbus::Code;
 use serde_json::{Value, json};
 
@@ -23,8 +23,16 @@ pub(crate) fn run(command: ChannelCommand, globals: &Globals) -> Result<(), Exit
 }
 
 fn create(args: &ChannelArgs, globals: &Globals) -> Result<(), Exit> {
+    let root = Root::read(&args.root)?;
     // Only what devices would take is worth pointing at.
-    let bundle = Bundle::open(FileInput::open(&args.bundle)?, &Root::read(&args.root)?)?;
+    let open = |path: &Path| Bundle::open(FileInput::open(path)?, &root);
+    let bundle = open(&args.bundle)?;
+    let mut also = Vec::new();
+    for path in &args.also {
+        let older = open(path)?;
+        also.push(NamedRelease { release: older.release(), sequence: older.manifest().update.sequence });
+    }
+    also.sort_by_key(|named| std::cmp::Reverse(named.sequence));
     let issued = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let channel = Channel {
         compatible: model(args, &bundle.manifest().update.compatible)?,
@@ -33,6 +41,7 @@ fn create(args: &ChannelArgs, globals: &Globals) -> Result<(), Exit> {
         expires: issued.saturating_add(args.hours.saturating_mul(HOUR_SECONDS)),
         release: bundle.release(),
         sequence: bundle.manifest().update.sequence,
+        also,
     };
     let mut signed = SignedChannel::draft(&channel)?;
     for signer in signer::all(&args.signing)? {
@@ -78,6 +87,10 @@ fn show(path: &Path, root: Option<&Path>, globals: &Globals) -> Result<(), Exit>
     output::answer(globals, &text, &value)
 }
 
+fn also(named: &NamedRelease) -> Value {
+    json!({ "release": named.release.to_string(), "sequence": named.sequence })
+}
+
 fn describe(channel: &Channel) -> Value {
     json!({
         "compatible": channel.compatible,
@@ -86,5 +99,6 @@ fn describe(channel: &Channel) -> Value {
         "expires": channel.expires,
         "release": channel.release.to_string(),
         "sequence": channel.sequence,
+        "also": channel.also.iter().map(also).collect::<Value>(),
     })
 }

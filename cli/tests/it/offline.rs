@@ -468,6 +468,21 @@ fn a_channel_document_names_the_latest_release() {
     assert!(shown.out.contains("verified") && shown.out.contains("counter = 18"), "{}", shown.out);
     assert!(ok(path, "channel show channel.toml").out.contains("NOT checked"));
 
+    // While it is on its way in stages, an older one is fine as well; a newer one is not older.
+    let other = |sequence: &str| {
+        let template = std::fs::read_to_string(path.join("m.toml")).unwrap();
+        std::fs::write(path.join("other.toml"), template.replace("sequence = 42", sequence)).unwrap();
+        ok(path, &CREATE.replace("m.toml", "other.toml").replace("x.otab", "other.otab"));
+        run(path, &format!("{create} --also other.otab --json"))
+    };
+    let made = other("sequence = 41").json();
+    assert_eq!(made["also"][0]["sequence"].as_u64(), Some(41), "{made}");
+    assert!(ok(path, "channel show channel.toml --root root.toml").out.contains("[[also]]"));
+    std::fs::remove_file(path.join("other.otab")).unwrap();
+    let newer = other("sequence = 43");
+    assert!([&newer.out, &newer.err].iter().any(|text| text.contains("METADATA_INVALID")), "{}", newer.err);
+    assert_eq!(newer.status, 3);
+
     ok(path, &create.replace("--key online", "--key k").replace("channel.toml", "wrong.toml"));
     let wrong = run(path, "channel show wrong.toml --root root.toml");
     assert_eq!((wrong.status, wrong.err.contains("code SIG_UNTRUSTED")), (3, true), "{}", wrong.err);

@@ -4,7 +4,7 @@
 //! later; a clock that is behind hides a freeze for as long as it is behind the last signed time, a clock that is ahead cries
 //! freeze and harms nothing else. Only signed times move the bound, never the clock.
 
-use otad_bundle::{Channel, Digest};
+use otad_bundle::{Channel, Digest, NamedRelease};
 
 use crate::failure::{Code, Failure};
 
@@ -48,18 +48,28 @@ pub fn judge(channel: &Channel, seen: Option<&Channel>, compatible: &str, now: u
     Ok(())
 }
 
-/// Whether the server's answer is what the online role says: the assigned release, or nothing when that runs or is older.
+/// Whether the server's answer is what the online role says: a release that it names, or nothing when one of those runs, or none is
+/// newer. A device outside the first stage of a release may so be left where it is, as long as that is named.
 ///
 /// # Errors
-/// [`Code::MetadataMismatch`] for another release, [`Code::MetadataStale`] when nothing is offered and something newer is assigned.
+/// [`Code::MetadataMismatch`] for another release, [`Code::MetadataStale`] when nothing is offered to a device that runs something else.
 pub fn agrees(
     channel: &Channel,
     offered: Option<Digest>,
     running: Option<Digest>,
     sequence: u64,
 ) -> Result<(), Failure> {
+    // A factory system does not know its release, and no two of a model have one sequence.
+    let is_running = |named: NamedRelease| match running {
+        Some(running) => named.release == running,
+        None => named.sequence == sequence,
+    };
     match offered {
-        Some(offered) if offered == channel.release || Some(offered) == running => Ok(()),
+        Some(offered)
+            if Some(offered) == running || channel.named().any(|named| named.release == offered) =>
+        {
+            Ok(())
+        }
         Some(offered) => {
             let what = format!(
                 "the server offers release {}, the channel document says {}",
@@ -68,7 +78,7 @@ pub fn agrees(
             );
             Err(Failure::new(Code::MetadataMismatch, what))
         }
-        None if channel.sequence > sequence && running != Some(channel.release) => {
+        None if channel.sequence > sequence && !channel.named().any(is_running) => {
             let what =
                 format!("the server offers nothing, the channel document says sequence {}", channel.sequence);
             Err(Failure::new(Code::MetadataStale, format!("{what}, {sequence} runs: it is withheld")))
@@ -91,6 +101,7 @@ mod tests {
             expires: NOW + 100,
             release: Digest([7; 32]),
             sequence: 42,
+            also: Vec::new(),
         }
     }
 
@@ -141,5 +152,39 @@ mod tests {
         assert_eq!(code(None, other, 43), Ok(()), "a device that is ahead");
         assert_eq!(code(other, None, 41), Err(Code::MetadataMismatch), "mix and match");
         assert_eq!(code(None, other, 41), Err(Code::MetadataStale), "withheld");
+    }
+
+    /// A stage of a release is no freeze for those outside of it, and no cover for one.
+    #[test]
+    fn a_release_in_stages_leaves_others_where_they_are() {
+        let digest = |byte| Some(Digest([byte; 32]));
+        let also =
+            [(6, 41), (5, 39)].map(|(byte, sequence)| NamedRelease { release: Digest([byte; 32]), sequence });
+        let channel = Channel { also: also.to_vec(), ..channel(5) };
+        let code = |offered, running, sequence| {
+            agrees(&channel, offered, running, sequence).map_err(|failure| failure.code)
+        };
+        assert_eq!(code(None, digest(6), 41), Ok(()), "outside the stage");
+        assert_eq!(code(None, None, 39), Ok(()), "a factory system outside the stage");
+        assert_eq!(code(digest(7), digest(6), 41), Ok(()), "in the stage");
+        assert_eq!(code(digest(6), digest(5), 39), Ok(()), "not the latest, and named");
+        assert_eq!(
+            code(None, digest(4), 40),
+            Err(Code::MetadataStale),
+            "one that is not named, between two that are"
+        );
+        assert_eq!(code(None, None, 40), Err(Code::MetadataStale), "a factory system that is not named");
+        assert_eq!(
+            code(None, digest(4), 41),
+            Err(Code::MetadataStale),
+            "another release of a named sequence"
+        );
+        assert_eq!(code(digest(4), digest(5), 39), Err(Code::MetadataMismatch), "mix and match");
+        let other = Channel { also: Vec::new(), ..channel.clone() };
+        assert_eq!(
+            judge(&other, Some(&channel), "acme", NOW).unwrap_err().code,
+            Code::MetadataReplay,
+            "two of one number"
+        );
     }
 }

@@ -164,6 +164,7 @@ fn document(counter: u64, issued: u64, signer: u8) -> String {
         expires: issued + 1000,
         release: otad_bundle::Digest([7; 32]),
         sequence: 42,
+        also: Vec::new(),
     };
     let mut signed = otad_bundle::SignedChannel::draft(&channel).unwrap();
     signed.sign(&key(signer)).unwrap();

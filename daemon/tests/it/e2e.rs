@@ -3,6 +3,7 @@
 mod bus;
 mod encrypted;
 mod faults;
+mod freshness;
 mod memory;
 mod refusals;
 mod rotation;

@@ -1,6 +1,6 @@
 //! Channel documents: who may bring which, and what devices get.
 
-use otad_bundle::{Channel, Digest, Role, Root, SignedChannel, Signer, SigningKey};
+use otad_bundle::{Channel, Digest, NamedRelease, Role, Root, SignedChannel, Signer, SigningKey};
 
 use crate::http::{Answer, get, send};
 use crate::rig::Server;
@@ -17,6 +17,10 @@ fn server() -> Server {
 }
 
 fn document(counter: u64, signer: u8) -> String {
+    staged_document(counter, signer, Vec::new())
+}
+
+fn staged_document(counter: u64, signer: u8, also: Vec<NamedRelease>) -> String {
     let channel = Channel {
         compatible: "acme one".into(),
         counter,
@@ -24,6 +28,7 @@ fn document(counter: u64, signer: u8) -> String {
         expires: 1_800_100_000,
         release: Digest([7; 32]),
         sequence: 42,
+        also,
     };
     let mut signed = SignedChannel::draft(&channel).unwrap();
     signed.sign(&key(signer)).unwrap();
@@ -48,6 +53,20 @@ fn the_newest_document_is_served_as_it_is() {
     assert!(get(server.address, TARGET).body == document(18, 2).as_bytes());
     assert_eq!(get(server.address, "/device/v1/channel?compatible=other").status, 204);
     assert_eq!(get(server.address, "/device/v1/channel").status, 400);
+}
+
+/// While the latest release is on its way in stages, its document names what is fine as well; that is signed like the rest.
+#[test]
+fn a_document_for_stages_is_served_as_it_is() {
+    let server = server();
+    let staged = staged_document(17, 2, vec![NamedRelease { release: Digest([6; 32]), sequence: 41 }]);
+    assert_eq!(bring(&server, &staged).status, 204);
+    assert!(get(server.address, TARGET).body == staged.as_bytes());
+    let changed = bring(
+        &server,
+        &staged.replace("sequence = 41", "sequence = 40").replace("counter = 17", "counter = 18"),
+    );
+    assert_eq!((changed.status, changed.code().as_str()), (422, "SIG_INVALID"));
 }
 
 #[test]
