@@ -5,11 +5,12 @@
 //! that is missing, slow, broken or too busy allows nothing.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use zbus::message::{Flags, Header};
-use zbus::{Connection, Variant};
+use zbus::{Connection, Message, Variant};
 
 const SERVICE: &str = "org.freedesktop.PolicyKit1";
 const PATH: &str = "/org/freedesktop/PolicyKit1/Authority";
@@ -28,6 +29,9 @@ const MOST_QUESTIONS: usize = 16;
 const MOST_OF_ONE_USER: usize = 4;
 /// The users about whom polkit is being asked.
 static ASKED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Questions so far: polkit knows by its number which one is withdrawn.
+static QUESTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// A place among the questions; free again when dropped.
 struct Place(u32);
@@ -84,16 +88,36 @@ pub(super) async fn ask(
     };
     let _place = Place::take(uid).ok_or("too many questions to polkit are open; try again")?;
     let subject = ("system-bus-name", HashMap::from([("name", Variant::from(sender.as_str()))]));
-    let question = (subject, action, HashMap::<&str, &str>::new(), flags, "");
+    let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    let cancellation = format!("otad-{number}");
+    let question = (subject, action, HashMap::<&str, &str>::new(), flags, &cancellation);
     let call = connection.call_method(Some(SERVICE), PATH, Some(INTERFACE), "CheckAuthorization", &question);
-    let answer = tokio::time::timeout(limit, call)
-        .await
-        .map_err(|_| format!("polkit did not answer within {} s", limit.as_secs()))?
-        .map_err(|error| format!("polkit cannot be asked: {error}"))?;
+    let Ok(answer) = tokio::time::timeout(limit, call).await else {
+        cancel(connection, &cancellation).await;
+        return Err(format!("polkit did not answer within {} s", limit.as_secs()));
+    };
+    let answer = answer.map_err(|error| format!("polkit cannot be asked: {error}"))?;
     match answer.body().deserialize::<Verdict>() {
         Ok((true, ..)) => Ok(()),
         Ok((false, true, _)) => Err("polkit wants a password, and there is nobody to ask for it".to_owned()),
         Ok((false, false, _)) => Err("polkit does not allow it".to_owned()),
         Err(error) => Err(format!("polkit's answer is of no use: {error}")),
+    }
+}
+
+/// Withdraws a question, so that no dialog stays on a screen whose answer nobody waits for. An authority that said nothing to the
+/// question may say nothing to this either: nobody waits for that.
+async fn cancel(connection: &Connection, cancellation: &str) {
+    let message = Message::method_call(PATH, "CancelCheckAuthorization")
+        .destination(SERVICE)
+        .interface(INTERFACE)
+        .with_flags(Flags::NO_REPLY_EXPECTED)
+        .build(&cancellation);
+    let sent = match message {
+        Ok(message) => connection.send(&message).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = sent {
+        log::warn!("cannot withdraw a question from polkit: {error}");
     }
 }

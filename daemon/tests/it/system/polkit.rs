@@ -1,6 +1,6 @@
 //! Row D4 with polkit: the real one with rules of a device, and one that is slow, wrong, torn away or asked too much.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -116,6 +116,9 @@ type Question = (String, Vec<String>, String, u32);
 struct Authority {
     mood: Arc<Mutex<Mood>>,
     asked: Arc<Mutex<Vec<Question>>>,
+    /// What cancels each question that was asked and not withdrawn.
+    open: Arc<Mutex<HashSet<String>>>,
+    withdrawn: Arc<Mutex<usize>>,
 }
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
@@ -126,12 +129,14 @@ impl Authority {
         action: String,
         _details: HashMap<String, String>,
         flags: u32,
-        _cancellation: String,
+        cancellation: String,
     ) -> zbus::fdo::Result<((bool, bool, HashMap<String, String>),)> {
         let (kind, names) = subject;
         let names =
             names.into_iter().map(|(key, value)| format!("{key}={}", <&str>::try_from(&value).unwrap()));
         self.asked.lock().unwrap().push((kind, names.collect(), action, flags));
+        let unique = self.open.lock().unwrap().insert(cancellation);
+        assert!(unique, "polkit refuses a second question of one number");
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Error => return Err(zbus::fdo::Error::Failed("out of order".to_owned())),
@@ -139,6 +144,11 @@ impl Authority {
             Mood::Yes | Mood::No | Mood::Challenge => {}
         }
         Ok(((mood == Mood::Yes, mood == Mood::Challenge, HashMap::new()),))
+    }
+
+    fn cancel_check_authorization(&self, cancellation: String) {
+        assert!(self.open.lock().unwrap().remove(&cancellation), "{cancellation} was not asked");
+        *self.withdrawn.lock().unwrap() += 1;
     }
 }
 
@@ -151,7 +161,12 @@ struct Fake {
 
 impl Fake {
     fn start(stage: &Stage) -> Fake {
-        let authority = Authority { mood: Arc::new(Mutex::new(Mood::Yes)), asked: Arc::default() };
+        let authority = Authority {
+            mood: Arc::new(Mutex::new(Mood::Yes)),
+            asked: Arc::default(),
+            open: Arc::default(),
+            withdrawn: Arc::default(),
+        };
         let (served, address) = (authority.clone(), stage.address.clone());
         let ((ready, is_ready), (stop, stopped)) = (mpsc::channel(), oneshot::channel());
         let serve = async move {
@@ -244,6 +259,11 @@ fn d4_a_silent_authority_is_no_yes() {
         silent >= 4 && many > 0 && silent + many == 20,
         "{silent} unanswered, {many} not asked: {answers:?}"
     );
+
+    // No dialog stays behind whose answer nobody waits for.
+    wait_for("each of them to be withdrawn", Duration::from_secs(5), || {
+        *fake.authority.withdrawn.lock().unwrap() == silent
+    });
 
     // The same when it goes away over a question.
     fake.asked();
