@@ -173,3 +173,29 @@ impl Drop for SmallDisk {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+/// S10: a bit that flips after the read-back and before the boot: in a file that the health checks look at it ends the trial, in what the boot
+/// loader must read it starts the old slot at once. Either way that runs on, and says what it was.
+#[test]
+fn s10_a_bit_that_flips_before_the_boot_is_rolled_back() {
+    use std::os::unix::fs::FileExt as _;
+    let image = fs::read(shelf().image(2)).unwrap();
+    let check = b"exit 0\n";
+    let check = image.windows(check.len()).position(|bytes| bytes == check).unwrap() + check.len() - 2;
+    let magic_of_ext4 = 0x438;
+    let ends =
+        [(check, ("rolled-back", "HEALTH_FAILED")), (magic_of_ext4, ("failed", "BOOTLOADER_IGNORED_SWITCH"))];
+    for (place, end) in ends {
+        let rig = Rig::start(|device| device.scheme(bootenv::SchemeKind::Bootcount, 1));
+        assert!(rig.install(2).status.success());
+        let target = rig.device.machine().slot("b").unwrap().device().to_owned();
+        let target = fs::OpenOptions::new().write(true).open(target).unwrap();
+        target.write_all_at(&[image[place] ^ 1], place as u64).unwrap();
+        target.sync_all().unwrap();
+        assert!(rig.otactl(&["reboot"]).status.success());
+        let status = rig.wait("the rollback", |status| status.state == "failed");
+        let last = status.last_result.unwrap();
+        assert_eq!((last.outcome.as_str(), last.code.as_str()), end, "{}", last.message);
+        assert_eq!((status.version.as_str(), status.booted_slot.as_str()), ("1.0.0", "a"));
+    }
+}
