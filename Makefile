@@ -45,13 +45,13 @@ deb: ## make Debian packages of otad and otaserver for amd64 and arm64 in target
 	scripts/deb amd64
 	scripts/deb arm64
 
-# Seconds for each target; mutations of a valid bundle, root and channel document.
+# Seconds of CPU time for each target; mutations of valid bundles, a root and a channel document.
 SECONDS_EACH ?= 60
 MUTATIONS ?= 2000000
 
 .PHONY: fuzz
-fuzz: ## hostile bytes for every parser: SECONDS_EACH per target [60], MUTATIONS of valid documents [2000000]
-	scripts/need build
+fuzz: ## hostile bytes for every parser: SECONDS_EACH of CPU time per target [60], MUTATIONS of valid documents [2000000]
+	scripts/need fuzz
 	scripts/fuzz $(SECONDS_EACH) $(MUTATIONS)
 
 .PHONY: bench

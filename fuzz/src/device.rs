@@ -19,7 +19,7 @@ use otad::trust::Keeper;
 use otad::trust::sequence::Permit;
 use otad_bundle::{Input, StreamInput};
 
-use crate::fixture;
+use crate::{encrypted, fixture};
 
 const ENV_BYTES: usize = 1024;
 /// What the target holds before: bytes that no image of ours has.
@@ -48,6 +48,7 @@ pub(crate) fn install(bytes: &[u8], way: Way) -> Result<(), Failure> {
         inner.root = DeviceId::Block(RUNNING[1] as u64);
         inner.command_line = "otad.slot=a".to_owned();
         inner.network = true;
+        inner.device_key = Some(encrypted::DEVICE_KEY);
     }
     let outcome = attempt(&rig, bytes, way);
     check(&rig, outcome.is_ok());
@@ -56,7 +57,7 @@ pub(crate) fn install(bytes: &[u8], way: Way) -> Result<(), Failure> {
 
 fn attempt(rig: &Rig, bytes: &[u8], way: Way) -> Result<(), Failure> {
     let ports = edges::ports(rig);
-    let keeper = Keeper::of(&fixture::root(), ports.fs.clone())?;
+    let keeper = Keeper::of(fixture::root(), ports.fs.clone())?;
     let scheme = Scheme::new(SchemeKind::Bootcount, ["a", "b"], 3).unwrap();
     let boot = BootControl::new(Box::new(RigStore::new(rig, ENV_BYTES)), scheme, LockDirs::new([]));
     let configuration = configuration();

@@ -1,14 +1,16 @@
 //! Valid inputs, which everything hostile is made from: built once, by the library itself.
 
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use otad_bundle::delta::make_delta;
 use otad_bundle::{
-    Bundle, Chain, Channel, Chunking, Digest, Recipe, Role, Root, SignedChannel, SignedRoot, Signer,
-    SigningKey, Source, StreamInput, Update, build,
+    Chain, Channel, Chunking, Digest, Image, Manifest, NamedRelease, Recipe, Recipient, Role, Root,
+    SignedChannel, SignedRoot, Signer as _, SigningKey, Source, Update, build_for,
 };
 
 use crate::device;
+use crate::members;
 use crate::mutate::Rng;
 
 struct Fixture {
@@ -22,8 +24,17 @@ fn key(seed: u8) -> SigningKey {
 }
 
 /// The root of trust of the device: one release key, one online key.
-pub(crate) fn root() -> Root {
-    Root::with_release_keys(&[key(1).public_key()]).with_key(Role::Online, key(3).public_key())
+pub(crate) fn root() -> &'static Root {
+    static ROOT: OnceLock<Root> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        Root::with_release_keys(&[key(1).public_key()]).with_key(Role::Online, key(3).public_key())
+    })
+}
+
+/// The key that signs releases.
+pub(crate) fn release_key() -> &'static SigningKey {
+    static KEY: OnceLock<SigningKey> = OnceLock::new();
+    KEY.get_or_init(|| key(1))
 }
 
 fn fixture() -> &'static Fixture {
@@ -31,32 +42,40 @@ fn fixture() -> &'static Fixture {
     FIXTURE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
         let images = [kernel(), rootfs()];
-        let bundle = |name: &str, sequence: u64, images: &[Vec<u8>; 2]| {
-            let sources = ["kernel", "rootfs"].into_iter().zip(images).map(|(role, bytes)| {
-                let path = dir.path().join(role);
-                std::fs::write(&path, bytes).unwrap();
-                Source { role: role.to_owned(), path }
-            });
-            let update = Update {
-                version: format!("{sequence}.0.0").parse().unwrap(),
-                sequence,
-                compatible: vec!["acme-gateway".to_owned()],
-                description: "for hostile hands".to_owned(),
-                critical: Vec::new(),
-            };
-            let mut recipe = Recipe::new(update, sources.collect());
-            recipe.chunking = Chunking::Fixed { size: 4096 };
-            let output = dir.path().join(name);
-            build(&recipe, &[&key(1)], &output, &mut |_| {}).unwrap();
-            output
-        };
         let mut older = images.clone();
         older[1][5000..9000].fill(7);
-        let (old, new) = (bundle("old.otab", 1, &older), bundle("new.otab", 2, &images));
+        let old = build_in(dir.path(), 1, &older, &[]);
+        let new = build_in(dir.path(), 2, &images, &[]);
         let made = dir.path().join("x.otad-delta");
         make_delta(&old, &new, &made, None, &mut |_| ()).unwrap();
         Fixture { images, bundle: std::fs::read(new).unwrap(), delta: std::fs::read(made).unwrap() }
     })
+}
+
+/// Builds a release in a directory, for everybody or for `recipients` alone.
+pub(crate) fn build_in(
+    dir: &Path,
+    sequence: u64,
+    images: &[Vec<u8>; 2],
+    recipients: &[&dyn Recipient],
+) -> PathBuf {
+    let sources = ["kernel", "rootfs"].into_iter().zip(images).map(|(role, bytes)| {
+        let path = dir.join(role);
+        std::fs::write(&path, bytes).unwrap();
+        Source { role: role.to_owned(), path }
+    });
+    let update = Update {
+        version: format!("{sequence}.0.0").parse().unwrap(),
+        sequence,
+        compatible: vec!["acme-gateway".to_owned()],
+        description: "for hostile hands".to_owned(),
+        critical: Vec::new(),
+    };
+    let mut recipe = Recipe::new(update, sources.collect());
+    recipe.chunking = Chunking::Fixed { size: 4096 };
+    let output = dir.join(format!("{sequence}.otab"));
+    build_for(&recipe, recipients, &[release_key()], &output, &mut |_| {}).unwrap();
+    output
 }
 
 /// Noise, which is stored as it is.
@@ -80,43 +99,34 @@ pub(crate) fn images() -> &'static [Vec<u8>; 2] {
 }
 
 pub(crate) fn bundle() -> Vec<u8> {
-    fixture().bundle.clone()
+    genuine().to_vec()
+}
+
+/// The genuine bundle.
+pub(crate) fn genuine() -> &'static [u8] {
+    &fixture().bundle
 }
 
 pub(crate) fn delta() -> Vec<u8> {
     fixture().delta.clone()
 }
 
-/// A member of the bundle: what stands behind its canonical header.
-fn member(name: &str) -> Vec<u8> {
-    let bytes = &fixture().bundle;
-    let mut at = 0;
-    loop {
-        let header = &bytes[at..at + 512];
-        let size = std::str::from_utf8(&header[124..135]).unwrap();
-        let size = usize::from_str_radix(size.trim_end_matches(['\0', ' ']), 8).unwrap();
-        if header.starts_with(name.as_bytes()) && header[name.len()] == 0 {
-            return bytes[at + 512..at + 512 + size].to_vec();
-        }
-        at += 512 + size.next_multiple_of(512);
-    }
-}
-
 pub(crate) fn manifest() -> Vec<u8> {
-    member("manifest.toml")
+    members::read(&fixture().bundle, "manifest.toml")
 }
 
 pub(crate) fn signature() -> Vec<u8> {
-    member("manifest.sig")
+    members::read(&fixture().bundle, "manifest.sig")
 }
 
 pub(crate) fn index() -> Vec<u8> {
-    member("rootfs.index")
+    members::read(&fixture().bundle, "rootfs.index")
 }
 
-/// A genuine bundle, opened.
-pub(crate) fn opened() -> Bundle<StreamInput<std::io::Cursor<Vec<u8>>>> {
-    Bundle::open(StreamInput::new(std::io::Cursor::new(bundle())), &root()).unwrap()
+/// The images of the genuine bundle, as its manifest describes them.
+pub(crate) fn described() -> &'static [Image] {
+    static IMAGES: OnceLock<Vec<Image>> = OnceLock::new();
+    IMAGES.get_or_init(|| Manifest::parse(&manifest()).unwrap().images)
 }
 
 /// Root 2, which may follow the device's root.
@@ -136,7 +146,7 @@ pub(crate) fn channel() -> Vec<u8> {
         expires: 1_700_086_400,
         release: Digest::of(b"x"),
         sequence: 2,
-        also: Vec::new(),
+        also: vec![NamedRelease { release: Digest::of(b"y"), sequence: 1 }],
     };
     let mut signed = SignedChannel::draft(&channel).unwrap();
     signed.sign(&key(3)).unwrap();

@@ -9,10 +9,13 @@
 
 pub mod attack;
 mod device;
+mod encrypted;
 mod fixture;
+mod members;
 pub mod mutate;
 mod targets;
 
+pub use encrypted::make_anew;
 pub use targets::*;
 
 /// A name and what it does with bytes.
@@ -34,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "root", run: root, seed: fixture::next_root },
     Target { name: "channel", run: channel, seed: fixture::channel },
     Target { name: "delta", run: delta, seed: fixture::delta },
+    Target { name: "encryption", run: encryption, seed: encrypted::manifest },
+    Target { name: "sealed_delta", run: sealed_delta, seed: encrypted::delta },
     Target { name: "environment", run: environment, seed: fixture::environment },
     Target { name: "record", run: record, seed: fixture::record },
     Target { name: "http_head", run: http_head, seed: fixture::http_head },

@@ -1,7 +1,10 @@
 //! `otad-fuzz TARGET SECONDS [SEED]`: mutates a target's seeds for so long. `otad-fuzz attack COUNT [SEED]`: so many mutations of a valid
-//! bundle, root and channel document. `otad-fuzz seed TARGET` writes a valid input to standard output. The first two say what they did; a finding is a panic, and the seed to repeat it is printed before.
+//! bundle, encrypted bundle, root and channel document. These two say what they did; a finding is a panic, and the seed to repeat it is
+//! printed before. `otad-fuzz seed TARGET` writes a valid input to standard output, `otad-fuzz encrypt DIRECTORY` a new encrypted bundle
+//! and a delta to it.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,12 @@ fn main() -> ExitCode {
             Err(_) => ExitCode::FAILURE,
         };
     }
+    if let [word, dir] = arguments.as_slice()
+        && word == "encrypt"
+    {
+        otad_fuzz::make_anew(Path::new(dir));
+        return ExitCode::SUCCESS;
+    }
     let number = |at: usize| arguments.get(at).and_then(|text| text.parse::<u64>().ok());
     match (arguments.first().map(String::as_str), number(1)) {
         (Some("attack"), Some(count)) => attack_all(number(2).unwrap_or(0), count),
@@ -37,7 +46,7 @@ fn main() -> ExitCode {
 fn usage() -> ExitCode {
     let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
     eprintln!(
-        "usage: otad-fuzz TARGET SECONDS [SEED] | otad-fuzz attack COUNT [SEED]\ntargets: {}",
+        "usage: otad-fuzz TARGET SECONDS [SEED] | otad-fuzz attack COUNT [SEED] | otad-fuzz seed TARGET | otad-fuzz encrypt DIRECTORY\ntargets: {}",
         names.join(" ")
     );
     ExitCode::from(2)
@@ -58,7 +67,7 @@ fn fuzz(target: &Target, seconds: u64, first: u64) {
 
 fn attack_all(first: u64, count: u64) {
     let started = Instant::now();
-    let mut tried = [0; 3];
+    let mut tried = [0; 4];
     for begin in (first..first + count).step_by(usize::try_from(BATCH).unwrap_or(1)) {
         let end = (begin + BATCH).min(first + count);
         let result = std::panic::catch_unwind(|| attack::run(begin, end - begin));
@@ -70,9 +79,9 @@ fn attack_all(first: u64, count: u64) {
             *sum += more;
         }
     }
-    let [bundles, roots, channels] = tried;
+    let [bundles, encrypted, roots, channels] = tried;
     let seconds = started.elapsed().as_secs();
     println!(
-        "{bundles} bundles, {roots} roots, {channels} channel documents in {seconds} s: none taken, no panic, running slot untouched"
+        "{bundles} bundles, {encrypted} encrypted ones, {roots} roots, {channels} channel documents in {seconds} s: none taken, no panic, running slot untouched"
     );
 }

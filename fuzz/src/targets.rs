@@ -1,6 +1,6 @@
 //! One function per parser; what each asserts stands in its first line.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,20 +13,50 @@ use otad::ports::{Fetch as _, Stop};
 use otad::testing::edges::{self, put_file};
 use otad::testing::rig::Rig;
 use otad::testing::storage::{Names, Storage};
-use otad_bundle::delta::{Content, Delta, Part, ReadAt};
+use otad_bundle::delta::{Announced, Content, Delta, Part, ReadAt};
 use otad_bundle::{
-    Bundle, Chain, Digest, IndexReader, Input as _, Manifest, Root, Signatures, SignedChannel, StreamInput,
-    verify,
+    Binding, Bundle, Chain, DeviceKey as _, Digest, Image, IndexReader, Input, Manifest, Root, Signatures,
+    SignedChannel, StreamInput, verify,
 };
 
 use crate::device::{self, Way};
-use crate::fixture;
+use crate::{encrypted, fixture};
 
-/// A whole bundle through a pipe: nothing but the genuine one verifies.
+/// A whole bundle through a pipe, encrypted or not: nothing but the genuine two verify, with the device's key or without.
 pub fn container(bytes: &[u8]) {
-    let opened = Bundle::open(StreamInput::new(Cursor::new(bytes)), &fixture::root());
-    let verified = opened.and_then(|mut bundle| verify(&mut bundle, &mut |_| ()));
-    assert!(verified.is_err() || bytes == fixture::bundle(), "a bundle that nobody signed verifies");
+    let mut verified = false;
+    for key in [None, Some(encrypted::device_key())] {
+        let Ok(mut bundle) = Bundle::open(StreamInput::new(bytes), fixture::root()) else { return };
+        if let Some(key) = key.filter(|_| bundle.is_locked()) {
+            drop(bundle.unlock(key));
+        } else if key.is_some() {
+            break;
+        }
+        verified |= verify(&mut bundle, &mut |_| ()).is_ok();
+    }
+    let genuine = bytes == fixture::genuine() || bytes == encrypted::BUNDLE;
+    assert!(!verified || genuine, "a bundle that nobody signed verifies");
+}
+
+/// The head of an encrypted bundle, signed by a thief of the release key: recipients, wrapped keys, encrypted hashes, and where the index
+/// stands. What the device's key makes of it is the genuine images or nothing.
+pub fn encryption(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        let recipients = manifest.encryption.iter().flat_map(|encryption| &encryption.recipients);
+        for wrapped in recipients {
+            drop(encrypted::device_key().unwrap(wrapped, &Binding::of(&manifest.update)));
+        }
+    }
+    let bundle = encrypted::with_manifest(bytes);
+    let Ok(mut bundle) = Bundle::open(StreamInput::new(bundle.as_slice()), fixture::root()) else { return };
+    if !bundle.is_locked() || bundle.unlock(encrypted::device_key()).is_err() {
+        return;
+    }
+    if verify(&mut bundle, &mut |_| ()).is_ok() {
+        let hashes: Vec<_> = bundle.manifest().images.iter().map(|image| image.sha256).collect();
+        let genuine: Vec<_> = fixture::images().iter().map(|image| Digest::of(image)).collect();
+        assert_eq!(hashes, genuine);
+    }
 }
 
 /// A manifest that is understood has images, and none twice.
@@ -42,8 +72,7 @@ pub fn manifest(bytes: &[u8]) {
 
 /// An index that is read to its end without an error adds up to the image, whatever its hash.
 pub fn index(bytes: &[u8]) {
-    let opened = fixture::opened();
-    let image = opened.manifest().images.iter().find(|image| image.role == "rootfs").unwrap();
+    let image = fixture::described().iter().find(|image| image.role == "rootfs").unwrap();
     let chunks: Result<Vec<_>, _> = IndexReader::new(Cursor::new(bytes), image).collect();
     if let Ok(chunks) = chunks {
         assert_eq!(chunks.iter().map(|chunk| u64::from(chunk.plain_len)).sum::<u64>(), image.size);
@@ -71,7 +100,7 @@ pub fn root(bytes: &[u8]) {
 
 /// Nothing but the genuine channel document verifies.
 pub fn channel(bytes: &[u8]) {
-    let verified = SignedChannel::parse(bytes).and_then(|signed| signed.verify(&fixture::root()).map(drop));
+    let verified = SignedChannel::parse(bytes).and_then(|signed| signed.verify(fixture::root()).map(drop));
     assert!(
         verified.is_err() || bytes == fixture::channel(),
         "a channel document that nobody signed verifies"
@@ -90,9 +119,25 @@ impl ReadAt for Old {
 
 /// A delta costs no more than it has bytes, and what it makes counts by its hash alone.
 pub fn delta(bytes: &[u8]) {
-    let Ok(mut delta) = Delta::open(StreamInput::new(Cursor::new(bytes))) else { return };
-    let opened = fixture::opened();
-    for image in &opened.manifest().images {
+    if let Ok(delta) = Delta::open(StreamInput::new(bytes)) {
+        read_all(delta, fixture::described());
+    }
+}
+
+/// What an encrypted delta says to everybody is what it says to the device; inside, as [`delta`].
+pub fn sealed_delta(bytes: &[u8]) {
+    let announced = Announced::read(Jumping(Cursor::new(bytes)));
+    let bundle = encrypted::unlocked();
+    let Ok(input) = bundle.delta_input(StreamInput::new(bytes)) else { return };
+    assert!(announced.is_ok_and(|announced| announced.encrypted), "it opens and was not announced");
+    if let Ok(delta) = Delta::open(input) {
+        read_all(delta, &bundle.manifest().images);
+    }
+}
+
+/// Reads every section for those images, a piece of it and the whole.
+fn read_all<I: Input>(mut delta: Delta<I>, images: &[Image]) {
+    for image in images {
         for (part, content) in
             [(Part::Index, Content::of_index(image)), (Part::Image, Content::of_image(image))]
         {
@@ -104,6 +149,26 @@ pub fn delta(bytes: &[u8]) {
                 assert_eq!((Digest::of(&whole), whole.len() as u64), (content.sha256, content.size));
             }
         }
+    }
+}
+
+/// Bytes in memory that can be read from anywhere.
+struct Jumping<'a>(Cursor<&'a [u8]>);
+
+impl Read for Jumping<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Input for Jumping<'_> {
+    fn seek_to(&mut self, offset: u64) -> std::io::Result<()> {
+        self.0.set_position(offset);
+        Ok(())
+    }
+
+    fn random_access(&self) -> bool {
+        true
     }
 }
 
@@ -155,7 +220,7 @@ pub fn http_head(bytes: &[u8]) {
     if let Ok(mut input) = fetch.open("http://127.0.0.1/x.otab", &Stop::default()) {
         let mut buffer = [0; 4096];
         for offset in [0, 5, 100_000] {
-            if input.seek_to(offset).is_err() || std::io::Read::read(&mut input, &mut buffer).is_err() {
+            if input.seek_to(offset).is_err() || input.read(&mut buffer).is_err() {
                 break;
             }
         }
@@ -177,17 +242,17 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// The genuine bundle with bytes of it changed, installed on a device: the first byte says how it comes, each four after it change
-/// one byte (offset, 24 bits; what is added to it). It is taken if and only if nothing was changed.
+/// A genuine bundle with bytes of it changed, installed on a device: the first byte says how it comes (bit 0) and whether it is encrypted
+/// (bit 1), each four after it change one byte (offset, 24 bits; what is added to it). It is taken if and only if nothing was changed.
 pub fn pipeline(bytes: &[u8]) {
-    let genuine = fixture::bundle();
-    let mut bundle = genuine.clone();
-    let (way, edits) = bytes.split_first().unwrap_or((&0, &[]));
+    let (kind, edits) = bytes.split_first().unwrap_or((&0, &[]));
+    let genuine = if kind & 2 == 0 { fixture::genuine() } else { encrypted::BUNDLE };
+    let mut bundle = genuine.to_vec();
     for edit in edits.chunks_exact(4) {
         let at = u32::from_le_bytes([edit[0], edit[1], edit[2], 0]) as usize % bundle.len();
         bundle[at] = bundle[at].wrapping_add(edit[3]);
     }
-    let way = if way % 2 == 0 { Way::Pipe } else { Way::File };
+    let way = if kind & 1 == 0 { Way::Pipe } else { Way::File };
     let outcome = device::install(&bundle, way);
     assert_eq!(outcome.is_ok(), bundle == genuine, "{outcome:?}");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bootenv::{CopyId, Layout, Store};
-use otad_bundle::Input;
+use otad_bundle::{DeviceKey, Input, X25519Key};
 
 use super::medium::Data;
 use super::rig::Rig;
@@ -316,6 +316,12 @@ impl Machine for Edge {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         Ok(Some(self.0.look("read image.toml")?.0.image_info.clone()))
+    }
+
+    fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {
+        let key = self.0.inner().device_key.map(X25519Key::from_bytes).transpose();
+        let key = key.map_err(|error| crate::failure::from_bundle(&error))?;
+        Ok(key.map(|key| Box::new(key) as Box<dyn DeviceKey>))
     }
 
     fn default_environment(&self) -> io::Result<Vec<u8>> {

@@ -74,6 +74,8 @@ pub struct Inner {
     pub image_info: String,
     /// Whether the running system passes its health checks.
     pub healthy: bool,
+    /// The private X25519 key that opens encrypted bundles, if the device has one.
+    pub device_key: Option<[u8; 32]>,
     /// What a lost environment is rebuilt from.
     pub default_environment: Vec<u8>,
     /// Whether anything may be fetched: recovery needs no network (I7).
@@ -113,6 +115,7 @@ impl Rig {
             boot_id: String::new(),
             image_info: String::new(),
             healthy: true,
+            device_key: None,
             default_environment: Vec::new(),
             network: false,
             reboot: false,

@@ -51,13 +51,14 @@ fn seeds_are_valid() {
     let text = String::from_utf8(seed("config")).unwrap();
     otad::config::parse(&text, Path::new("otad.toml"), &|_| true).unwrap();
     otad_bundle::Manifest::parse(&seed("manifest")).unwrap();
+    assert!(otad_bundle::Manifest::parse(&seed("encryption")).unwrap().encryption.is_some());
     otad_bundle::Signatures::parse(&seed("signature")).unwrap();
     otad_bundle::Chain::parse(&seed("root")).unwrap();
     otad_bundle::SignedChannel::parse(&seed("channel")).unwrap();
     otad_bundle::delta::Delta::open(otad_bundle::StreamInput::new(seed("delta").as_slice())).unwrap();
 }
 
-/// B2, B11, V3, V6: mutations of a valid bundle, root and channel document are refused, each by a code of its own, and the running slot
+/// B2, B11, V3, V6: mutations of a valid bundle, of an encrypted one, root and channel document are refused, each by a code of its own, and the running slot
 /// stays as it is.
 #[test]
 fn no_mutation_is_taken() {
