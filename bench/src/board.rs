@@ -30,6 +30,7 @@ pub(crate) struct Board {
     dir: PathBuf,
     slots: [PathBuf; 2],
     binaries: Binaries,
+    together: bool,
 }
 
 impl Board {
@@ -49,6 +50,7 @@ impl Board {
             dir: dir.to_owned(),
             slots: [a.to_owned(), b.to_owned()],
             binaries: binaries.clone(),
+            together: false,
         };
         let env = board.path("uboot.env");
         board.write("fw_env.config", &format!("{env} 0x0 0x4000\n{env} 0x4000 0x4000\n"))?;
@@ -57,6 +59,11 @@ impl Board {
         board.write("otad.toml", &board.configuration(root))?;
         board.reset()?;
         Ok(board)
+    }
+
+    /// From its next start on otad fetches and decompresses in one process, or does not.
+    pub(crate) fn together(&mut self, together: bool) {
+        self.together = together;
     }
 
     fn path(&self, name: &str) -> String {
@@ -115,6 +122,9 @@ impl Board {
         let log = self.dir.join("otad.log");
         let mut otad = Command::new(self.binaries.path("otad"));
         otad.args(["--config", &self.path("otad.toml"), "--bus", &self.bus_address()]);
+        if self.together {
+            otad.arg("--together");
+        }
         self.otad = Some(Daemon::start(&mut otad, &log)?);
         self.wait(|_| true).map(drop)
     }

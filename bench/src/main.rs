@@ -46,7 +46,7 @@ otad-bench: measures otad and other updaters on the same images
 Usage: otad-bench [OPTIONS]
 
 Options:
-      --only PART    only this part; can be given again: full, adaptive, delta, resume, link, large, footprint
+      --only PART    only this part; can be given again: full, apart, adaptive, delta, resume, link, large, footprint
       --rounds N     how often each thing is measured [default: 5]
       --quick        small images made on the spot: to try the benchmark, not for figures
       --dir DIR      where images, bundles and results are kept [default: target/bench]

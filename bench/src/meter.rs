@@ -152,7 +152,9 @@ impl Peak {
                 continue;
             }
             let pss = line_kib(&format!("/proc/{id}/smaps_rollup"), "Pss:");
-            *now.entry(process.name).or_default() += pss << 10;
+            // otad's fetcher and decoders are otad.
+            let name = if process.name.starts_with("otad-") { "otad".to_owned() } else { process.name };
+            *now.entry(name).or_default() += pss << 10;
             let largest = line_kib(&format!("/proc/{id}/status"), "VmHWM:") << 10;
             self.largest_bytes = self.largest_bytes.max(largest);
         }

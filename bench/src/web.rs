@@ -98,6 +98,12 @@ impl Web {
         Ok(format!("http://{}{}", self.address, artifact.url))
     }
 
+    /// Uploads a bundle and returns its URL, past the line.
+    pub(crate) fn offer_directly(&self, bundle: &Path) -> Result<String, Error> {
+        let artifact = self.server.upload(bundle)?;
+        Ok(self.server.artifact_url(&artifact))
+    }
+
     /// Uploads a delta and returns its URL, through the line.
     pub(crate) fn offer_delta(&self, delta: &Path) -> Result<String, Error> {
         #[derive(Deserialize)]

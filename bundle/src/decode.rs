@@ -1,50 +1,48 @@
 //! From stored bytes to plain bytes, in the only safe order.
 //!
-//! First the stored bytes are compared with the index, then decrypted if they are encrypted, then a decoder runs whose output is bounded by the plain length,
-//! then length and hash of the plain bytes are compared. A decoder therefore never sees a byte that the signer did not
-//! produce, and cannot produce more memory than the signer announced. Decoder state is made once and used again.
+//! First the stored bytes are compared with the index, then decrypted if they are encrypted, then decompressed into a place of the
+//! plain length ([`crate::expand`]), then length and hash of the plain bytes are compared. What decompresses therefore never sees a byte that the
+//! signer did not produce, and need not be believed: it may be another process, without any rights.
 
 use std::io;
 
-use flate2::{Decompress, FlushDecompress, Status};
-
 use crate::digest::{Digest, to_hex};
 use crate::error::Error;
+use crate::expand::{Expand, Expander, Job, Packing};
 use crate::index::{Chunk, ChunkKind};
 use crate::seal::{ImageSeal, Part};
 
-/// Fixed part of a gzip member before the deflate stream (RFC 1952, section 2.3).
-const GZIP_HEADER_BYTES: usize = 10;
-/// CRC-32 and length after the deflate stream.
-const GZIP_TRAILER_BYTES: usize = 8;
-/// First four bytes of a zstd frame (RFC 8878, section 3.1.1).
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Frame header bit: the window is the content.
-const ZSTD_SINGLE_SEGMENT: u8 = 1 << 5;
-/// Frame header bits: unused, reserved, dictionary id.
-const ZSTD_REFUSED_BITS: u8 = 1 << 4 | 1 << 3 | 0b11;
-/// Largest window a frame may ask for: 8 MiB, the bound that RFC 8878 recommends decoders to support.
-const ZSTD_WINDOW_LIMIT_BYTES: u64 = 8 * 1024 * 1024;
-
 /// Decoder state, reused from chunk to chunk; one per thread.
 pub struct Decoder {
-    zstd: zstd::bulk::Decompressor<'static>,
-    deflate: Decompress,
+    expand: Box<dyn Expand>,
     /// Length and hash of the last zero chunk: nearly all have the same length.
     zeros: (usize, Digest),
 }
 
+/// A chunk that is decoded with others ([`Decoder::decode_all`]).
+pub struct Piece<'a> {
+    /// What the index says.
+    pub chunk: Chunk,
+    /// Its number in the image.
+    pub number: u64,
+    /// Its stored bytes, decrypted where they lie if they are encrypted.
+    pub stored: &'a mut [u8],
+    /// Where its plain bytes go: exactly [`Chunk::plain_len`].
+    pub plain: &'a mut [u8],
+}
+
 impl Decoder {
-    /// Takes the memory that decoding needs, about 200 KiB.
+    /// Takes the memory that decoding in this process needs, about 200 KiB.
     ///
     /// # Errors
     /// There is no memory.
     pub fn new() -> io::Result<Decoder> {
-        Ok(Decoder {
-            zstd: zstd::bulk::Decompressor::new()?,
-            deflate: Decompress::new(false),
-            zeros: (0, Digest::of(&[])),
-        })
+        Ok(Decoder::with(Box::new(Expander::new()?)))
+    }
+
+    /// One that lets somebody else decompress.
+    pub fn with(expand: Box<dyn Expand>) -> Decoder {
+        Decoder { expand, zeros: (0, Digest::of(&[])) }
     }
 
     /// Verifies `stored` against `chunk`, decodes it into `plain` and verifies that; `plain`'s allocation is reused and
@@ -70,7 +68,10 @@ impl Decoder {
     /// Those of [`Decoder::decode`]; [`Error::Caller`] when the place has another length.
     pub fn decode_into(&mut self, chunk: &Chunk, stored: &[u8], plain: &mut [u8]) -> Result<(), Error> {
         let stored_sha256 = check_stored(chunk, stored)?;
-        self.unpack(chunk, stored, Some(stored_sha256), plain)
+        if let Some(job) = place(chunk, stored, plain)? {
+            self.expand.expand(&mut [job]).map_err(|(_, error)| error)?;
+        }
+        self.check_plain(chunk, Some(stored_sha256), plain)
     }
 
     /// The same for a chunk of an encrypted image, which is decrypted where it lies between the two: `number` is its number in
@@ -85,112 +86,85 @@ impl Decoder {
         stored: &mut [u8],
         plain: &mut [u8],
     ) -> Result<(), Error> {
-        check_stored(chunk, stored)?;
-        let bare = match chunk.kind {
-            ChunkKind::Zero => stored,
-            ChunkKind::Stored | ChunkKind::Gzip | ChunkKind::Zstd => {
-                seal.open(Part::Chunk, number, stored)?
-            }
-        };
-        self.unpack(chunk, bare, None, plain)
+        let mut piece = [Piece { chunk: *chunk, number, stored, plain }];
+        self.decode_all(&mut piece, Some(seal)).map_err(|(_, error)| error)
     }
 
-    /// Decodes bytes that are what the signer stored; `sha256` is their hash where it was needed.
-    fn unpack(
+    /// The same for several chunks at once, which saves journeys where somebody else decompresses; `seal` is that of their image if
+    /// it is encrypted.
+    ///
+    /// # Errors
+    /// Those of [`Decoder::decode_into`], with the place of the piece that is wrong; [`Error::Decrypt`] when it does not open.
+    pub fn decode_all(
         &mut self,
-        chunk: &Chunk,
-        stored: &[u8],
-        sha256: Option<Digest>,
-        plain: &mut [u8],
-    ) -> Result<(), Error> {
-        let length = chunk.plain_len as usize;
-        if plain.len() != length {
-            return Err(Error::Caller(format!("a place of {} bytes for a chunk of {length}", plain.len())));
+        pieces: &mut [Piece<'_>],
+        seal: Option<&ImageSeal>,
+    ) -> Result<(), (usize, Error)> {
+        let (mut hashes, mut jobs, mut places) = (Vec::with_capacity(pieces.len()), Vec::new(), Vec::new());
+        for (at, Piece { chunk, number, stored, plain }) in pieces.iter_mut().enumerate() {
+            let hash = check_stored(chunk, stored).map_err(|error| (at, error))?;
+            let seal = seal.filter(|_| chunk.kind != ChunkKind::Zero);
+            let bare = match seal {
+                Some(seal) => seal.open(Part::Chunk, *number, stored).map_err(|error| (at, error))?,
+                None => stored,
+            };
+            hashes.push(seal.is_none().then_some(hash));
+            if let Some(job) = place(chunk, bare, plain).map_err(|error| (at, error))? {
+                jobs.push(job);
+                places.push(at);
+            }
         }
-        let (found, bytes) = match chunk.kind {
-            ChunkKind::Zero => {
-                plain.fill(0);
-                if self.zeros.0 != length {
-                    self.zeros = (length, Digest::of(plain));
+        let of_piece = |job: usize| places.get(job).copied().unwrap_or_default();
+        self.expand.expand(&mut jobs).map_err(|(job, error)| (of_piece(job), error))?;
+        for (at, (piece, hash)) in pieces.iter().zip(hashes).enumerate() {
+            self.check_plain(&piece.chunk, hash, piece.plain).map_err(|error| (at, error))?;
+        }
+        Ok(())
+    }
+
+    /// Compares decoded bytes with the index; `stored` is the hash of the stored ones where they are not encrypted.
+    fn check_plain(&mut self, chunk: &Chunk, stored: Option<Digest>, plain: &[u8]) -> Result<(), Error> {
+        let found = match (chunk.kind, stored) {
+            (ChunkKind::Zero, _) => {
+                if self.zeros.0 != plain.len() {
+                    self.zeros = (plain.len(), Digest::of(plain));
                 }
-                (self.zeros.1, length)
+                self.zeros.1
             }
-            // Both are as long as the index says, which wants them equal; a panic would need a record that breaks its rule.
-            ChunkKind::Stored => {
-                let bytes = if stored.len() == length { length } else { 0 };
-                plain
-                    .get_mut(..bytes)
-                    .unwrap_or_default()
-                    .copy_from_slice(stored.get(..bytes).unwrap_or_default());
-                (sha256.unwrap_or_else(|| Digest::of(plain)), bytes)
-            }
-            ChunkKind::Gzip => {
-                self.gunzip(stored, chunk.plain_len, plain)?;
-                (Digest::of(plain), length)
-            }
-            ChunkKind::Zstd => {
-                let bytes = self.unzstd(stored, chunk.plain_len, plain)?;
-                (Digest::of(plain), bytes)
-            }
+            (ChunkKind::Stored, Some(hash)) => hash,
+            (ChunkKind::Stored | ChunkKind::Gzip | ChunkKind::Zstd, _) => Digest::of(plain),
         };
-        if bytes != length || found != chunk.sha256 {
-            return Err(Error::HashMismatch {
-                what: "the decoded chunk".into(),
-                found,
-                wanted: chunk.sha256,
-            });
+        if found == chunk.sha256 {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::HashMismatch { what: "the decoded chunk".into(), found, wanted: chunk.sha256 })
     }
+}
 
-    fn gunzip(&mut self, stored: &[u8], limit: u32, plain: &mut [u8]) -> Result<(), Error> {
-        let wrong = |problem: &str| Error::Decode { kind: "gzip", problem: problem.to_owned() };
-        let (header, rest) = stored.split_at_checked(GZIP_HEADER_BYTES).ok_or_else(|| wrong("too short"))?;
-        if !header.starts_with(&[0x1f, 0x8b, 8, 0]) {
-            return Err(wrong("the header is not a plain deflate one without optional fields"));
-        }
-        let (body, trailer) = rest
-            .len()
-            .checked_sub(GZIP_TRAILER_BYTES)
-            .and_then(|at| rest.split_at_checked(at))
-            .ok_or_else(|| wrong("too short"))?;
-        self.deflate.reset(false);
-        let ended = self.inflate(body, plain)? || {
-            // The place is full or the input is at its end; one byte more than announced shows a stream that goes on.
-            let read = usize::try_from(self.deflate.total_in()).unwrap_or(usize::MAX);
-            self.inflate(body.get(read..).unwrap_or_default(), &mut [0])?
-        };
-        if self.deflate.total_out() > u64::from(limit) {
-            return Err(Error::SizeExceeded { limit });
-        }
-        if !ended || self.deflate.total_in() != body.len() as u64 {
-            return Err(wrong("the deflate stream does not end where the member does"));
-        }
-        let sums = [crc32fast::hash(plain).to_le_bytes(), length_field(plain)].concat();
-        if trailer != sums || self.deflate.total_out() != u64::from(limit) {
-            return Err(wrong("CRC-32 or length differ"));
-        }
-        Ok(())
+/// Puts plain bytes into their place, where nothing has to be decompressed for them; else says what has to be.
+fn place<'a>(chunk: &Chunk, bare: &'a [u8], plain: &'a mut [u8]) -> Result<Option<Job<'a>>, Error> {
+    if plain.len() != chunk.plain_len as usize {
+        let what = format!("a place of {} bytes for a chunk of {}", plain.len(), chunk.plain_len);
+        return Err(Error::Caller(what));
     }
-
-    /// Tells whether the stream has ended.
-    fn inflate(&mut self, body: &[u8], plain: &mut [u8]) -> Result<bool, Error> {
-        // Not `Finish`: a stream that does not fit the place could not be asked for its next byte after it.
-        match self.deflate.decompress(body, plain, FlushDecompress::None) {
-            Ok(status) => Ok(status == Status::StreamEnd),
-            Err(error) => Err(Error::Decode { kind: "gzip", problem: error.to_string() }),
+    let packing = match chunk.kind {
+        ChunkKind::Zero => {
+            plain.fill(0);
+            return Ok(None);
         }
-    }
-
-    fn unzstd(&mut self, stored: &[u8], limit: u32, plain: &mut [u8]) -> Result<usize, Error> {
-        let wrong = |problem: String| Error::Decode { kind: "zstd", problem };
-        check_frame(stored, limit).map_err(|error| match error {
-            FrameProblem::TooLarge => Error::SizeExceeded { limit },
-            FrameProblem::Refused(problem) => wrong(problem),
-        })?;
-        // Decodes in one piece into its place, which serves as window: nothing is allocated.
-        self.zstd.decompress_to_buffer(stored, plain).map_err(|error| wrong(error.to_string()))
-    }
+        ChunkKind::Stored => {
+            // Both are as long as the index says, which wants them equal; only a record that breaks its rule gets here.
+            if bare.len() != plain.len() {
+                let problem = format!("{} bytes are not {}", bare.len(), plain.len());
+                return Err(Error::Decode { kind: "stored", problem });
+            }
+            plain.copy_from_slice(bare);
+            return Ok(None);
+        }
+        ChunkKind::Gzip => Packing::Gzip,
+        ChunkKind::Zstd => Packing::Zstd,
+    };
+    Ok(Some(Job { packing, prefix: &[], stored: bare, plain }))
 }
 
 /// Compares stored bytes with the index; returns their hash.
@@ -200,54 +174,4 @@ fn check_stored(chunk: &Chunk, stored: &[u8]) -> Result<Digest, Error> {
         return Ok(found);
     }
     Err(Error::StoredMismatch { found: to_hex(&found.truncated()), wanted: to_hex(&chunk.stored_sha256) })
-}
-
-/// The length as a gzip trailer writes it; a chunk is far below 2^32 bytes.
-fn length_field(plain: &[u8]) -> [u8; 4] {
-    u32::try_from(plain.len()).unwrap_or(u32::MAX).to_le_bytes()
-}
-
-/// Why a frame is not decoded.
-pub(crate) enum FrameProblem {
-    /// It says that it has more than the limit.
-    TooLarge,
-    /// It breaks another rule.
-    Refused(String),
-}
-
-/// Allows exactly one frame, with its content size, without dictionary, with a small window, and nothing behind it.
-pub(crate) fn check_frame(stored: &[u8], limit: u32) -> Result<(), FrameProblem> {
-    let refused = |problem: &str| FrameProblem::Refused(problem.to_owned());
-    let (magic, rest) = stored.split_first_chunk::<4>().ok_or_else(|| refused("too short"))?;
-    if *magic != ZSTD_MAGIC {
-        return Err(refused("not a zstd frame"));
-    }
-    let (&descriptor, rest) = rest.split_first().ok_or_else(|| refused("too short"))?;
-    if descriptor & ZSTD_REFUSED_BITS != 0 {
-        return Err(refused("the frame has reserved bits or a dictionary id"));
-    }
-    if descriptor & ZSTD_SINGLE_SEGMENT == 0 {
-        let &window = rest.first().ok_or_else(|| refused("too short"))?;
-        let base = 1u64 << (10 + u32::from(window >> 3));
-        let size = base + base / 8 * u64::from(window & 7);
-        if size > ZSTD_WINDOW_LIMIT_BYTES {
-            let problem = format!(
-                "the frame asks for a window of {size} bytes, the limit is {ZSTD_WINDOW_LIMIT_BYTES}"
-            );
-            return Err(FrameProblem::Refused(problem));
-        }
-    }
-    match zstd::zstd_safe::get_frame_content_size(stored) {
-        Ok(Some(size)) if size > u64::from(limit) => Err(FrameProblem::TooLarge),
-        Ok(Some(size)) if size == u64::from(limit) => Ok(()),
-        Ok(Some(size)) => {
-            Err(FrameProblem::Refused(format!("the frame has {size} bytes, the index says {limit}")))
-        }
-        Ok(None) | Err(_) => Err(refused("the frame does not say its content size")),
-    }?;
-    match zstd::zstd_safe::find_frame_compressed_size(stored) {
-        Ok(size) if size == stored.len() => Ok(()),
-        Ok(_) => Err(refused("data follows the frame")),
-        Err(_) => Err(refused("the frame is damaged")),
-    }
 }

@@ -204,6 +204,12 @@ pub enum Error {
         /// Plain length by the index, in bytes.
         limit: u32,
     },
+    /// Whoever decompresses for this process does so no longer.
+    #[error("what decompresses is gone: {source}")]
+    Expander {
+        /// What became of it.
+        source: io::Error,
+    },
     /// An error of one chunk, with its place.
     #[error("chunk {number} of {role} (payload offset {offset}): {source}")]
     Chunk {
@@ -313,7 +319,7 @@ impl Error {
             Error::Read { .. } => "BUNDLE_READ",
             Error::Sink { source, .. } | Error::File { source, .. } if is_full(source) => "NO_SPACE",
             Error::Sink { .. } | Error::File { .. } => "FILE_IO",
-            Error::Caller(_) => "INTERNAL",
+            Error::Caller(_) | Error::Expander { .. } => "INTERNAL",
             Error::Unsigned | Error::SignatureAlgorithm { .. } | Error::Threshold { .. } => "SIG_MISSING",
             Error::SignatureFile { .. } | Error::SignatureInvalid { .. } => "SIG_INVALID",
             Error::SignatureUntrusted { .. } => "SIG_UNTRUSTED",

@@ -6,6 +6,8 @@
 //! | engine | the lifecycle, one message after the other |
 //! | install, health | one stage that takes long, then gone |
 //! | poll | asks the server |
+//!
+//! Fetching and decompressing is done by processes of their own ([`crate::roles`]).
 
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 use crate::adapters::block::SystemDevices;
 use crate::adapters::clock::SystemClock;
 use crate::adapters::health::SystemHealth;
-use crate::adapters::http::{HttpFetch, Times};
+use crate::adapters::http::{HttpFetch, Security, Times};
 use crate::adapters::journal::FileTrail;
 use crate::adapters::machine::SystemMachine;
 use crate::adapters::model::ModelMachine;
@@ -28,18 +30,33 @@ use crate::bus::{self, Bus, Desk, Manager};
 use crate::config::{Backend, Config};
 use crate::engine::{Audience, Engine, Message, Notice, Ports, Status, Task, Tasks};
 use crate::failure::{Code, Failure, from_bundle};
-use crate::ports::Machine;
+use crate::ports::{Decoders, Fetch, Here, Machine};
+use crate::roles::{Place, Processes, SeparateFetch};
 use crate::threads::spawn;
 use crate::trial::BootControl;
 use crate::trust::{Keeper, built_at};
 use crate::{poller, watchdog};
 
+/// What is around the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surroundings {
+    /// Nobody: it starts fetchers and health checks itself.
+    Alone,
+    /// Nobody, and it does everything itself, in one process: to measure what separation costs, and for nothing else.
+    Together,
+    /// The units of its package: they run those, and the daemon itself has no network.
+    Units,
+}
+
+/// Where systemd listens for whoever wants a fetcher: `ListenStream=` of `otad-fetch.socket`.
+const FETCHERS: &str = "/run/otad-fetch.sock";
+
 /// Runs otad until it is told to stop or the model machine reboots.
-pub fn run(config: Config, bus: &Bus) -> Result<(), Failure> {
+pub fn run(config: Config, bus: &Bus, surroundings: Surroundings) -> Result<(), Failure> {
     let config = Arc::new(config);
     let _lock = only_one(&config.runtime_dir)?;
     let keeper = Arc::new(OnceLock::new());
-    let ports = ports(&config, keeper.clone())?;
+    let ports = ports(&config, keeper.clone(), surroundings)?;
     let boot = Arc::new(boot_control(&config)?);
     let roots = Chain::read(&config.trust_root).map_err(|error| from_bundle(&error));
     let trust = roots.and_then(|roots| Keeper::open(roots, ports.fs.clone())).map(Arc::new);
@@ -187,23 +204,60 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::new(Code::Resource, format!("no runtime: {error}")))
 }
 
-fn ports(config: &Config, trust: Arc<OnceLock<Arc<Keeper>>>) -> Result<Ports, Failure> {
+fn ports(
+    config: &Config,
+    trust: Arc<OnceLock<Arc<Keeper>>>,
+    surroundings: Surroundings,
+) -> Result<Ports, Failure> {
     let machine: Arc<dyn Machine> = match &config.boot.backend {
         Backend::Uboot => Arc::new(SystemMachine::new(config)),
         Backend::File(dir) => Arc::new(ModelMachine::new(config, dir)),
     };
-    let times = Times::bounded(move || trust.get().map_or_else(built_at, |trust| trust.earliest()));
+    let earliest = move || trust.get().map_or_else(built_at, |trust| trust.earliest());
+    let Helpers { fetch, decoders } = helpers(config, earliest, surroundings)?;
     Ok(Ports {
         fs: Arc::new(DataDirectory::open(&config.data_dir)?),
         devices: Arc::new(SystemDevices),
         // The engine introduces the device once it knows which version runs.
-        fetch: Arc::new(HttpFetch::configured(config.server.as_ref(), "otad", times)?),
+        fetch,
+        decoders,
         clock: Arc::new(SystemClock::default()),
         machine,
-        health: Arc::new(SystemHealth::new(&config.health, &config.runtime_dir)),
+        health: Arc::new(SystemHealth::new(&config.health, &config.runtime_dir, surroundings)),
         trail: Arc::new(FileTrail::new(config.data_dir.join("trial.log"))),
         lanes: std::thread::available_parallelism().map_or(1, usize::from).min(MOST_LANES),
     })
+}
+
+/// Who fetches and who decompresses.
+struct Helpers {
+    fetch: Arc<dyn Fetch>,
+    decoders: Arc<dyn Decoders>,
+}
+
+fn helpers(
+    config: &Config,
+    earliest: impl Fn() -> u64 + Send + Sync + 'static,
+    surroundings: Surroundings,
+) -> Result<Helpers, Failure> {
+    let server = config.server.as_ref();
+    let place = match surroundings {
+        Surroundings::Alone => Place::Child,
+        Surroundings::Units => Place::Socket(FETCHERS.into()),
+        Surroundings::Together => {
+            log::warn!("everything is done in one process: that is for measuring only");
+            // The engine introduces the device once it knows which version runs.
+            let fetch = HttpFetch::new(server.map(|server| server.url.as_str()), "otad")?;
+            let times = Times::bounded(earliest);
+            let security = match server {
+                Some(server) => Security::of(server, times),
+                None => Ok(Security::public(times)),
+            };
+            return Ok(Helpers { fetch: Arc::new(fetch.secured(security)), decoders: Arc::new(Here) });
+        }
+    };
+    let fetch = Arc::new(SeparateFetch::new(place, server, earliest)?);
+    Ok(Helpers { fetch, decoders: Arc::new(Processes) })
 }
 
 pub(crate) fn boot_control(config: &Config) -> Result<BootControl, Failure> {

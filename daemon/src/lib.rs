@@ -17,6 +17,7 @@ pub mod lifecycle;
 pub mod poll;
 mod poller;
 pub mod ports;
+pub mod roles;
 pub mod self_test;
 pub mod slots;
 #[cfg(feature = "testing")]

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lexopt::prelude::{Long, Short, ValueExt as _};
 use otad::bus::Bus;
 use otad::config;
+use otad::daemon::Surroundings;
 use otad::failure::{Code, Failure};
+use otad::roles::Role;
 
 const HELP: &str = "\
 otad, the update daemon: installs signed bundles into the other slot, switches, and commits or rolls back
@@ -19,6 +22,12 @@ Options:
       --check-config  check the configuration and exit
       --self-test     check whether this otad can read this device's configuration, boot environment, trust root and
                       record, change nothing, and exit
+      --units             fetch through otad-fetch.socket, and check health in otad-health@.service: under systemd, where
+                      this process has no network; else both are done by processes of its own
+      --together      do both in this very process: to measure what separate ones cost, and for nothing else
+      --health-checks SECONDS
+                      run the health checks of the configuration, each for so long at most, and exit
+      --role ROLE     be one of otad's own processes, fetcher or decoder, for whoever holds the other end of standard input
   -v, --verbose       log more
   -V, --version       print the version
   -h, --help          print this
@@ -31,11 +40,13 @@ struct Arguments {
     config: PathBuf,
     bus: Bus,
     act: Act,
+    role: Option<Role>,
     level: log::LevelFilter,
 }
 
 enum Act {
-    Serve,
+    Serve(Surroundings),
+    HealthChecks(Duration),
     CheckConfig,
     SelfTest,
 }
@@ -54,6 +65,9 @@ fn main() -> ExitCode {
         }
     };
     otad::adapters::journal::install(arguments.level);
+    if let Some(role) = arguments.role {
+        return role.run();
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -66,7 +80,8 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = config::load(&arguments.config)?;
     match arguments.act {
-        Act::Serve => return otad::daemon::run(config, &arguments.bus),
+        Act::Serve(surroundings) => return otad::daemon::run(config, &arguments.bus, surroundings),
+        Act::HealthChecks(limit) => otad::adapters::health::run_checks(&config.health, limit)?,
         Act::CheckConfig => println!("{}: good", arguments.config.display()),
         Act::SelfTest => println!("{}", otad::self_test::run(&config)?),
     }
@@ -78,7 +93,8 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     let mut parsed = Arguments {
         config: PathBuf::from("/etc/otad/otad.toml"),
         bus: Bus::System,
-        act: Act::Serve,
+        act: Act::Serve(Surroundings::Alone),
+        role: None,
         level: log::LevelFilter::Info,
     };
     let mut parser = lexopt::Parser::from_env();
@@ -88,6 +104,16 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
             Long("bus") => parsed.bus = Bus::from(parser.value()?.string()?.as_str()),
             Long("check-config") => parsed.act = Act::CheckConfig,
             Long("self-test") => parsed.act = Act::SelfTest,
+            Long("units") => parsed.act = Act::Serve(Surroundings::Units),
+            Long("together") => parsed.act = Act::Serve(Surroundings::Together),
+            Long("health-checks") => {
+                parsed.act = Act::HealthChecks(Duration::from_secs(parser.value()?.parse()?));
+            }
+            Long("role") => {
+                let name = parser.value()?.string()?;
+                let role = Role::ALL.into_iter().find(|role| role.name() == name);
+                parsed.role = Some(role.ok_or_else(|| format!("there is no role `{name}`"))?);
+            }
             Short('v') | Long("verbose") => parsed.level = log::LevelFilter::Debug,
             Short('V') | Long("version") => {
                 println!("otad {}", env!("CARGO_PKG_VERSION"));

@@ -76,7 +76,7 @@ pub fn question(
     state: &State,
 ) -> Question {
     let Current { version, sequence, release, .. } = current.clone();
-    let (compatible, state) = (compatible.to_owned(), state.word());
+    let (compatible, state) = (compatible.to_owned(), state.word().to_owned());
     Question { device, compatible, version, sequence, release, boot_id, state }
 }
 

@@ -10,9 +10,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use otad_bundle::{DeviceKey, Input};
+use otad_bundle::{DeviceKey, Expand, Expander, Input};
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// Who a device or image file is, whatever name it was found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +123,27 @@ pub trait Fetch: Send + Sync {
     fn introduce(&self, user_agent: &str);
 }
 
+/// Where chunks are decompressed.
+pub trait Decoders: Send + Sync {
+    /// Gets one more that decompresses, for a thread of its own.
+    fn start(&self) -> Result<Box<dyn Expand>, Failure>;
+    /// Whether one would work.
+    fn ready(&self) -> Result<(), Failure> {
+        self.start().map(drop)
+    }
+}
+
+/// Decompression in this very process: for a simulator, and for tools that have no device to protect.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Here;
+
+impl Decoders for Here {
+    fn start(&self) -> Result<Box<dyn Expand>, Failure> {
+        let fail = |error| Failure::new(Code::Resource, format!("no memory for the decoder: {error}"));
+        Ok(Box::new(Expander::new().map_err(fail)?))
+    }
+}
+
 /// What became of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Receipt {
@@ -148,7 +169,7 @@ pub struct Question {
     /// The boot that asks; empty when unknown. With the state it tells the server that what runs is confirmed.
     pub boot_id: String,
     /// The word for what otad is about; empty when not told.
-    pub state: &'static str,
+    pub state: String,
 }
 
 /// What the server answers.

@@ -217,6 +217,8 @@ codes! {
     NotAuthorized = "NOT_AUTHORIZED", NotAuthorized;
     /// Memory, threads or file descriptors ran out.
     Resource = "RESOURCE", Failed;
+    /// A process of otad's own that fetches or decompresses has ended or does not keep to its protocol.
+    RoleFailed = "ROLE_FAILED", Failed;
     /// A defect of otad itself.
     Internal = "INTERNAL", Failed;
 }

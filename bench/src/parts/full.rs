@@ -16,7 +16,7 @@ use crate::report::{Limit, Report, Table, mib, number};
 use crate::slot::{Medium, Slot};
 
 /// How often memory is looked at.
-const LOOK: Duration = Duration::from_millis(4);
+pub(crate) const LOOK: Duration = Duration::from_millis(4);
 /// Peak memory of otad that must not be exceeded for images up to 2 GiB, in MiB.
 const PEAK_MIB: f64 = 16.0;
 

@@ -1,6 +1,7 @@
 //! The parts of the benchmark: each measures one thing and returns its report.
 
 pub(crate) mod adaptive;
+pub(crate) mod apart;
 pub(crate) mod delta;
 pub(crate) mod footprint;
 pub(crate) mod full;
@@ -39,8 +40,9 @@ pub(crate) struct Bench {
 type Part = fn(&Bench) -> Result<Report, Error>;
 
 /// All parts by name, in the order in which they run.
-pub(crate) const PARTS: [(&str, Part); 7] = [
+pub(crate) const PARTS: [(&str, Part); 8] = [
     ("full", full::measure),
+    ("apart", apart::measure),
     ("adaptive", adaptive::measure),
     ("delta", delta::measure),
     ("resume", resume::measure),

@@ -16,6 +16,7 @@ use super::{frame, patch};
 use crate::container::Cursor;
 use crate::digest::{Digest, Hasher};
 use crate::error::Error;
+use crate::expand::{Expand, Expander, content_size};
 use crate::index::Chunk;
 use crate::input::Input;
 
@@ -45,6 +46,7 @@ impl ReadAt for &[u8] {
 /// An open delta.
 pub struct Delta<I: Input> {
     cursor: Cursor<I>,
+    expand: Box<dyn Expand>,
     header: Header,
     current: Option<Current>,
     buffers: Buffers,
@@ -69,6 +71,13 @@ struct Shelf {
     filled: Vec<bool>,
 }
 
+/// What it takes to get a piece.
+struct Means<'a, I: Input> {
+    cursor: &'a mut Cursor<I>,
+    expand: &'a mut dyn Expand,
+    old: &'a mut dyn ReadAt,
+}
+
 /// Allocated once and used for every piece.
 #[derive(Default)]
 struct Buffers {
@@ -84,6 +93,15 @@ impl<I: Input> Delta<I> {
     /// # Errors
     /// The input is no delta, breaks a rule, or cannot be read.
     pub fn open(input: I) -> Result<Delta<I>, DeltaError> {
+        let expand = Expander::new().map_err(|_| DeltaError::Memory)?;
+        Delta::open_with(input, Box::new(expand))
+    }
+
+    /// The same, and somebody else decompresses.
+    ///
+    /// # Errors
+    /// Those of [`Delta::open`].
+    pub fn open_with(input: I, expand: Box<dyn Expand>) -> Result<Delta<I>, DeltaError> {
         let mut cursor = Cursor::new(input);
         let mut magic = [0; MAGIC.len()];
         let count = cursor.read_up_to(&mut magic).map_err(input_error)?;
@@ -102,7 +120,7 @@ impl<I: Input> Delta<I> {
         let mut directory = vec![0; front.directory_bytes];
         cursor.read_exact(&mut directory, "directory").map_err(input_error)?;
         let header = front.directory(&directory).map_err(wrong("directory"))?;
-        Ok(Delta { cursor, header, current: None, buffers: Buffers::default(), expected: None })
+        Ok(Delta { cursor, expand, header, current: None, buffers: Buffers::default(), expected: None })
     }
 
     /// What the delta is for.
@@ -242,9 +260,11 @@ impl<I: Input> Delta<I> {
         }
         read_at(&mut self.cursor, place.offset, place.head as usize, &mut self.buffers.stored)?;
         let stored = &self.buffers.stored;
-        let segment = frame::head(stored).and_then(|plain| Segment::parse(&plain, shape, place.body));
-        let segment =
-            segment.map_err(|problem| DeltaError::Head { section: name, segment: number, problem })?;
+        let plain = frame::head(&mut *self.expand, stored);
+        let segment = plain.and_then(|plain| Segment::parse(&plain, shape, place.body).map_err(frame::wrong));
+        let segment = segment.map_err(|error| {
+            frame::blame(error, |problem| DeltaError::Head { section: name, segment: number, problem })
+        })?;
         let shelf = Shelf {
             blocks: vec![0; segment.repeated.len() * BLOCK_BYTES],
             filled: vec![false; segment.repeated.len()],
@@ -284,7 +304,8 @@ impl<I: Input> Delta<I> {
                             self.cursor.expect(std::iter::once(rest).collect());
                             self.expected = Some(current.section);
                         }
-                        current.load(piece, section, &mut self.cursor, &mut self.buffers, old)?;
+                        let means = Means { cursor: &mut self.cursor, expand: &mut *self.expand, old };
+                        current.load(piece, section, means, &mut self.buffers)?;
                         let start = literal as usize % PIECE_BLOCKS * BLOCK_BYTES + within;
                         self.buffers.plain.get(start..)
                     }
@@ -301,13 +322,13 @@ impl<I: Input> Delta<I> {
 
 impl Buffers {
     /// Makes the plain bytes of a piece out of its frame and prefix.
-    fn decode(&mut self, form: Form, length: usize) -> Result<(), String> {
+    fn decode(&mut self, expand: &mut dyn Expand, form: Form, length: usize) -> Result<(), Error> {
         match form {
-            Form::Plain => frame::decode(&self.stored, &self.prefix, length, &mut self.plain),
+            Form::Plain => frame::decode(expand, &self.stored, &self.prefix, length, &mut self.plain),
             Form::Patch => {
-                let patch = frame::content_size(&self.stored, PATCH_LIMIT_BYTES)?;
-                frame::decode(&self.stored, &self.prefix, patch, &mut self.patch)?;
-                patch::apply(&self.patch, &self.prefix, length, &mut self.plain)
+                let patch = content_size(&self.stored, PATCH_LIMIT_BYTES).map_err(frame::wrong)?;
+                frame::decode(expand, &self.stored, &self.prefix, patch, &mut self.patch)?;
+                patch::apply(&self.patch, &self.prefix, length, &mut self.plain).map_err(frame::wrong)
             }
         }
     }
@@ -358,10 +379,10 @@ impl Current {
         &mut self,
         number: usize,
         section: &Section,
-        cursor: &mut Cursor<I>,
+        means: Means<'_, I>,
         buffers: &mut Buffers,
-        old: &mut dyn ReadAt,
     ) -> Result<(), DeltaError> {
+        let Means { cursor, expand, old } = means;
         if self.piece == Some(number) {
             return Ok(());
         }
@@ -386,11 +407,13 @@ impl Current {
             read_old(section, old, from, buffers.prefix.get_mut(start..).unwrap_or_default())?;
         }
         let length = self.segment.piece_blocks(number) * BLOCK_BYTES;
-        buffers.decode(piece.form, length).map_err(|problem| DeltaError::Piece {
-            section: section.to_string(),
-            segment: self.number,
-            piece: number,
-            problem,
+        buffers.decode(expand, piece.form, length).map_err(|error| {
+            frame::blame(error, |problem| DeltaError::Piece {
+                section: section.to_string(),
+                segment: self.number,
+                piece: number,
+                problem,
+            })
         })?;
         self.piece = Some(number);
         self.shelf.keep(&self.segment, number * PIECE_BLOCKS, &buffers.plain);

@@ -101,6 +101,12 @@ pub enum DeltaError {
     /// There is no memory for a decoder.
     #[error("no memory for the decoder of a delta")]
     Memory,
+    /// Whoever decompresses for this process does so no longer.
+    #[error("what decompresses the delta is gone: {source}")]
+    Expander {
+        /// What became of it.
+        source: io::Error,
+    },
     /// The caller asks for bytes that the delta does not make.
     #[error("defect in the caller: {0}")]
     Caller(String),
@@ -130,6 +136,7 @@ impl DeltaError {
             | DeltaError::Truncated { .. }
             | DeltaError::Read { .. }
             | DeltaError::OtherOld { .. }
+            | DeltaError::Expander { .. }
             | DeltaError::Memory => Extent::Delta,
         }
     }
@@ -147,7 +154,7 @@ impl DeltaError {
             DeltaError::OtherOld { .. } | DeltaError::Mismatch { .. } => "HASH_MISMATCH",
             DeltaError::Sink { .. } => "FILE_IO",
             DeltaError::Memory => "RESOURCE",
-            DeltaError::Caller(_) => "INTERNAL",
+            DeltaError::Caller(_) | DeltaError::Expander { .. } => "INTERNAL",
         }
     }
 }

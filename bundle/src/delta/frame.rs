@@ -4,48 +4,52 @@
 //! written in it and must be the one expected, it has no dictionary id, nothing follows it, and it is decoded in one step
 //! into a buffer of that size, which needs no window.
 
-use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, Strategy, compress_bound, get_error_name, get_frame_content_size,
-};
+use zstd::zstd_safe::{CCtx, CParameter, Strategy, compress_bound, get_error_name};
 
 use super::HEAD_LIMIT_BYTES;
-use crate::decode::{FrameProblem, check_frame};
+use super::error::DeltaError;
+use crate::error::Error;
+use crate::expand::{Expand, Job, Packing, content_size};
 
 /// Level that zstd's defaults for everything not set below are taken from.
 const LEVEL: i32 = 19;
 
 /// Decodes a head.
-pub(super) fn head(stored: &[u8]) -> Result<Vec<u8>, String> {
-    let length = content_size(stored, HEAD_LIMIT_BYTES)?;
+pub(super) fn head(expand: &mut dyn Expand, stored: &[u8]) -> Result<Vec<u8>, Error> {
+    let length = content_size(stored, HEAD_LIMIT_BYTES).map_err(wrong)?;
     let mut plain = Vec::new();
-    decode(stored, &[], length, &mut plain)?;
+    decode(expand, stored, &[], length, &mut plain)?;
     Ok(plain)
 }
 
-/// The content size that a frame announces, if it is within the limit.
-pub(super) fn content_size(stored: &[u8], limit: usize) -> Result<usize, String> {
-    let size = match get_frame_content_size(stored) {
-        Ok(Some(size)) => usize::try_from(size).ok().filter(|&size| size <= limit),
-        Ok(None) | Err(_) => None,
-    };
-    size.ok_or_else(|| format!("no frame of up to {limit} bytes"))
+/// Decodes exactly one frame of exactly `length` plain bytes into `plain`, whose allocation is reused.
+pub(super) fn decode(
+    expand: &mut dyn Expand,
+    stored: &[u8],
+    prefix: &[u8],
+    length: usize,
+    plain: &mut Vec<u8>,
+) -> Result<(), Error> {
+    // No byte is written twice: only growth beyond what was used before is filled with zeros.
+    plain.truncate(length);
+    plain.reserve_exact(length - plain.len());
+    plain.resize(length, 0);
+    expand.expand(&mut [Job { packing: Packing::Zstd, prefix, stored, plain }]).map_err(|(_, error)| error)
 }
 
-/// Decodes exactly one frame of exactly `length` plain bytes into `plain`, whose allocation is reused.
-pub(super) fn decode(stored: &[u8], prefix: &[u8], length: usize, plain: &mut Vec<u8>) -> Result<(), String> {
-    let limit = u32::try_from(length).map_err(|_| "too long".to_owned())?;
-    check_frame(stored, limit).map_err(|problem| match problem {
-        FrameProblem::TooLarge => format!("the frame has more than {limit} bytes"),
-        FrameProblem::Refused(problem) => problem,
-    })?;
-    plain.clear();
-    plain.reserve_exact(length);
-    // A context refers to its prefix for as long as it lives, so each piece has its own (about 100 KiB).
-    let mut context = DCtx::try_create().ok_or("no memory for a decoder")?;
-    let text = |code| get_error_name(code).to_owned();
-    context.ref_prefix(prefix).map_err(text)?;
-    let count = context.decompress(plain, stored).map_err(text)?;
-    if count == length && plain.len() == length { Ok(()) } else { Err(format!("{count} of {length} bytes")) }
+/// Something that is wrong with a frame or what is in it.
+pub(super) fn wrong(problem: impl Into<String>) -> Error {
+    Error::Decode { kind: "zstd", problem: problem.into() }
+}
+
+/// Tells what is wrong with a delta from what is wrong with whoever decompresses it.
+pub(super) fn blame(error: Error, otherwise: impl FnOnce(String) -> DeltaError) -> DeltaError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other error says for itself what is wrong")]
+    match error {
+        Error::Expander { source } => DeltaError::Expander { source },
+        Error::Decode { problem, .. } => otherwise(problem),
+        other => otherwise(other.to_string()),
+    }
 }
 
 /// Encodes one frame.

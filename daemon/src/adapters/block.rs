@@ -21,7 +21,9 @@ use crate::ports::{DeviceId, SlotDevice, SlotDevices, SlotReader};
 const WINDOW_BYTES: usize = 128 * 1024;
 /// Smallest range for which zeroing by command is worth a system call of its own, and its alignment.
 const ZERO_ALIGNMENT: u64 = 4096;
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Zeros that are written at once where there is no command for them. Memory while it lasts, and not flash for ever: a constant would
+/// stand in the program.
+const ZEROS_BYTES: u64 = 64 * 1024;
 
 /// The system's block devices and files.
 #[derive(Debug, Default)]
@@ -144,9 +146,10 @@ impl Device {
     }
 
     fn write_zeros(&mut self, mut offset: u64, end: u64) -> io::Result<()> {
+        let zeros = vec![0; usize::try_from(end.saturating_sub(offset).min(ZEROS_BYTES)).unwrap_or(0)];
         while offset < end {
-            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.file.write_all_at(ZEROS.get(..length).unwrap_or(&ZEROS), offset)?;
+            let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(zeros.len());
+            self.file.write_all_at(zeros.get(..length).unwrap_or(&zeros), offset)?;
             offset += u64::try_from(length).unwrap_or(0);
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::config;
+use crate::daemon::Surroundings;
 use crate::failure::{Code, Failure};
 use crate::ports::HealthChecks;
 
@@ -18,6 +19,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const OUTPUT_BYTES: u64 = 2048;
 /// A check that writes more than this is broken, and its output would be otad's memory.
 const OUTPUT_LIMIT_BYTES: u64 = 256 * 1024;
+/// Where the unit of the checks puts what they say, in otad's runtime directory.
+const UNIT_OUTPUT: &str = "health.log";
+/// How long the unit may take at least, whatever the limit of a check.
+const UNIT_LIMIT: Duration = Duration::from_secs(60);
 /// How long a killed check may take to die. One in uninterruptible sleep never does, and the verdict must not wait.
 const DEATH: Duration = Duration::from_secs(2);
 
@@ -27,25 +32,27 @@ pub struct SystemHealth {
     checks: Option<PathBuf>,
     units: Vec<String>,
     runtime_dir: PathBuf,
+    surroundings: Surroundings,
 }
 
 impl SystemHealth {
     /// Takes directory and units from the configuration.
-    pub fn new(health: &config::Health, runtime_dir: &Path) -> Self {
+    pub fn new(health: &config::Health, runtime_dir: &Path, surroundings: Surroundings) -> Self {
         SystemHealth {
             checks: health.checks.clone(),
             units: health.units.clone(),
             runtime_dir: runtime_dir.to_owned(),
+            surroundings,
         }
     }
 }
 
 impl HealthChecks for SystemHealth {
     fn run(&self, limit: Duration) -> Result<(), Failure> {
-        if let Some(dir) = &self.checks {
-            for check in executables(dir)? {
-                run_check(&check, limit)?;
-            }
+        match (&self.checks, self.surroundings) {
+            (Some(dir), Surroundings::Alone | Surroundings::Together) => run_all(dir, limit)?,
+            (Some(_), Surroundings::Units) => self.run_in_unit(limit)?,
+            (None, _) => {}
         }
         self.units.iter().try_for_each(|unit| check_unit(unit, limit))
     }
@@ -53,6 +60,43 @@ impl HealthChecks for SystemHealth {
     fn pre_run(&self, image: &Path) -> Result<(), Failure> {
         super::pre_run::pre_run(image, &self.runtime_dir)
     }
+}
+
+impl SystemHealth {
+    /// Has the checks run by their unit: they may need the network and more, of which the daemon has nothing.
+    fn run_in_unit(&self, limit: Duration) -> Result<(), Failure> {
+        let unit = format!("otad-health@{}.service", limit.as_secs().max(1));
+        let output = self.runtime_dir.join(UNIT_OUTPUT);
+        let fail =
+            |what: String| Failure::new(Code::HealthFailed, format!("health checks in {unit}: {what}"));
+        let mut command = Command::new("systemctl");
+        command.args(["start", "--", &unit]);
+        // Each check has the limit to itself.
+        let (status, answer) = run(command, UNIT_LIMIT.max(2 * limit))
+            .map_err(|error| fail(format!("systemctl cannot be started: {error}")))?;
+        if status.is_some_and(|status| status.success()) {
+            return Ok(());
+        }
+        let said = fs::read_to_string(output).unwrap_or_default();
+        let said = said.lines().find_map(|line| {
+            let (code, message) = line.split_once(' ')?;
+            Some(Failure::new(Code::from_text(code)?, message))
+        });
+        Err(said.unwrap_or_else(|| fail(answer.lines().next().unwrap_or("no answer").to_owned())))
+    }
+}
+
+/// Runs the checks of the configuration and says on standard output what is wrong: the code and the message.
+///
+/// # Errors
+/// What is wrong.
+pub fn run_checks(health: &config::Health, limit: Duration) -> Result<(), Failure> {
+    let checked = health.checks.as_deref().map_or(Ok(()), |dir| run_all(dir, limit));
+    checked.inspect_err(|failure| println!("{} {}", failure.code, failure.message.replace('\n', " ")))
+}
+
+fn run_all(dir: &Path, limit: Duration) -> Result<(), Failure> {
+    executables(dir)?.iter().try_for_each(|check| run_check(check, limit))
 }
 
 /// The checks in the order of their names; a file that cannot be executed is a failure, not a pass (H2).
@@ -172,10 +216,11 @@ mod tests {
     }
 
     fn health(dir: &Path) -> SystemHealth {
-        SystemHealth { checks: Some(dir.to_owned()), units: Vec::new(), runtime_dir: PathBuf::new() }
+        let (checks, surroundings) = (Some(dir.to_owned()), Surroundings::Alone);
+        SystemHealth { checks, units: Vec::new(), runtime_dir: PathBuf::new(), surroundings }
     }
 
-    fn run_all(dir: &Path) -> Result<(), Failure> {
+    fn check_all(dir: &Path) -> Result<(), Failure> {
         health(dir).run(Duration::from_millis(300))
     }
 
@@ -184,10 +229,10 @@ mod tests {
     fn checks_fail_with_their_own_words() {
         let dir = tempfile::tempdir().unwrap();
         check(dir.path(), "10-good", "exit 0", 0o755);
-        assert_eq!(run_all(dir.path()), Ok(()));
+        assert_eq!(check_all(dir.path()), Ok(()));
 
         check(dir.path(), "20-bad", "echo starting; echo sensor missing >&2; exit 3", 0o755);
-        let failure = run_all(dir.path()).unwrap_err();
+        let failure = check_all(dir.path()).unwrap_err();
         assert_eq!(failure.code, Code::HealthFailed);
         assert!(
             failure.message.contains("20-bad") && failure.message.ends_with("sensor missing"),
@@ -195,10 +240,10 @@ mod tests {
         );
 
         check(dir.path(), "20-bad", "exit 0", 0o644);
-        assert!(run_all(dir.path()).unwrap_err().message.contains("not executable"));
+        assert!(check_all(dir.path()).unwrap_err().message.contains("not executable"));
 
         check(dir.path(), "20-bad", "sleep 60 & sleep 60", 0o755);
-        assert_eq!(run_all(dir.path()).unwrap_err().code, Code::HealthTimeout);
+        assert_eq!(check_all(dir.path()).unwrap_err().code, Code::HealthTimeout);
 
         check(dir.path(), "20-bad", "yes", 0o755);
         let started = Instant::now();
@@ -208,6 +253,6 @@ mod tests {
             "a check that floods its output is stopped early"
         );
 
-        assert_eq!(run_all(&dir.path().join("missing")).unwrap_err().code, Code::HealthFailed);
+        assert_eq!(check_all(&dir.path().join("missing")).unwrap_err().code, Code::HealthFailed);
     }
 }

@@ -13,6 +13,7 @@ mod client;
 mod input;
 #[cfg(feature = "testing")]
 mod memory;
+mod papers;
 mod parts;
 mod patience;
 mod place;
@@ -23,6 +24,7 @@ mod stream;
 mod tls;
 
 pub use certificate::{Security, Times};
+pub use papers::{Paper, Papers};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -35,7 +37,6 @@ use self::client::{Client, Reply, Trouble, from_status, from_ureq, header};
 use self::input::HttpInput;
 use self::place::Place;
 use self::tls::Tls;
-use crate::config;
 use crate::failure::{Code, Failure};
 use crate::ports::{Answer, Fetch, Offer, Question, Receipt, Stop};
 use otad_bundle::{Digest, Input};
@@ -149,31 +150,10 @@ impl HttpFetch {
 
     /// Makes a fetcher with limits of its own.
     pub fn with_limits(server: Option<&str>, user_agent: &str, limits: Limits) -> Result<Self, Failure> {
-        let server = server
-            .map(Place::parse)
-            .transpose()
-            .map_err(|error| Failure::new(Code::Config, format!("[server] url: {error}")))?;
+        let server = server.map(parse_server).transpose()?;
         let tls = Tls::new(&Security::public(Times::bounded(|| 0)), server.as_ref());
         let line = RwLock::new(Line::new(user_agent, &limits, &tls));
         Ok(HttpFetch { server, limits, tls, line, interval_seconds: AtomicU32::new(0) })
-    }
-
-    /// Makes the fetcher of a device. Files of `[server]` that cannot be used are no reason not to start: whoever comes to repair
-    /// that needs otad; but nothing is fetched then.
-    pub fn configured(
-        server: Option<&config::Server>,
-        user_agent: &str,
-        times: Times,
-    ) -> Result<Self, Failure> {
-        let fetch = HttpFetch::new(server.map(|server| server.url.as_str()), user_agent)?;
-        let security = match server {
-            Some(server) => Security::of(server, times),
-            None => Ok(Security::public(times)),
-        };
-        if let Err(failure) = &security {
-            log::error!("{}: {failure}; nothing can be fetched", failure.code);
-        }
-        Ok(fetch.secured(security))
     }
 
     /// The same with other ideas of who may be at the other end.
@@ -237,7 +217,7 @@ impl Fetch for HttpFetch {
             ("sequence", sequence.as_str()),
         ];
         query.extend(release.as_deref().map(|release| ("release", release)));
-        let told = [("boot_id", question.boot_id.as_str()), ("state", question.state)];
+        let told = [("boot_id", question.boot_id.as_str()), ("state", question.state.as_str())];
         query.extend(told.into_iter().filter(|(_, word)| !word.is_empty()));
         let place = server.with("/device/v1/update", &query).map_err(no_url)?;
         let reply = self.polling()?.ask(&place, &self.limits).map_err(|trouble| trouble.failure)?;
@@ -325,16 +305,42 @@ struct WireDelta {
 fn offer(body: &[u8], server: &Place) -> Result<Offer, Failure> {
     let wire: WireOffer = serde_json::from_slice(body).map_err(unusable)?;
     let release: Digest = wire.release.parse().map_err(|error| unusable(format!("release: {error}")))?;
-    if wire.version.chars().count() > MAX_VERSION_CHARS || wire.version.chars().any(char::is_control) {
-        return Err(unusable(format!(
-            "version is longer than {MAX_VERSION_CHARS} characters or not printable"
-        )));
-    }
     let place = server.join(&wire.url).map_err(|error| unusable(format!("url: {error}")))?;
     let delta = wire.delta.map(|delta| server.join(&delta.url)).transpose();
     let delta = delta.map_err(|error| unusable(format!("url of the delta: {error}")))?;
     let delta = delta.map(|place| place.uri().to_string());
-    Ok(Offer { release, version: wire.version, url: place.uri().to_string(), delta })
+    let offer = Offer { release, version: wire.version, url: place.uri().to_string(), delta };
+    check_offer(&offer)?;
+    Ok(offer)
+}
+
+/// Refuses an offer that cannot be shown to anybody; it may come from another process that was taken over.
+///
+/// # Errors
+/// The code of any answer that is of no use.
+pub fn check_offer(offer: &Offer) -> Result<(), Failure> {
+    let urls = std::iter::once(&offer.url).chain(&offer.delta);
+    if urls.into_iter().any(|url| Place::parse(url).is_err()) {
+        return Err(unusable("a URL of the offer is none"));
+    }
+    if offer.version.chars().count() > MAX_VERSION_CHARS || offer.version.chars().any(char::is_control) {
+        return Err(unusable(format!(
+            "version is longer than {MAX_VERSION_CHARS} characters or not printable"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what is no URL of an update server.
+///
+/// # Errors
+/// [`Code::Config`].
+pub fn check_url(url: &str) -> Result<(), Failure> {
+    parse_server(url).map(drop)
+}
+
+fn parse_server(url: &str) -> Result<Place, Failure> {
+    Place::parse(url).map_err(|error| Failure::new(Code::Config, format!("[server] url: {error}")))
 }
 
 fn small_body(mut reply: Reply) -> Result<Vec<u8>, Failure> {

@@ -151,6 +151,8 @@ impl Engine {
                 let updatable = || {
                     trust.as_ref().map_err(Clone::clone)?;
                     ports.machine.device_key()?;
+                    // A kernel that lets otad start no decoder takes no update.
+                    ports.decoders.ready()?;
                     ports.fetch.ready()
                 };
                 let updatable: Option<&(dyn Fn() -> Result<(), Failure> + Sync)> =

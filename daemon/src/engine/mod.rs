@@ -26,7 +26,7 @@ use crate::install::readback::SyncedSlot;
 use crate::lifecycle::event::{Attempt, Effect, Event, Reason, Stage, State};
 use crate::lifecycle::machine::{IllegalEvent, step};
 use crate::lifecycle::record::{self, Record};
-use crate::ports::{Clock, Fetch, HealthChecks, Machine, SlotDevices, StateFs, Stop, Trail};
+use crate::ports::{Clock, Decoders, Fetch, HealthChecks, Machine, SlotDevices, StateFs, Stop, Trail};
 use crate::trial::BootControl;
 use crate::trust::Keeper;
 use crate::trust::sequence::Permit;
@@ -38,6 +38,7 @@ pub struct Ports {
     pub fs: Arc<dyn StateFs>,
     pub devices: Arc<dyn SlotDevices>,
     pub fetch: Arc<dyn Fetch>,
+    pub decoders: Arc<dyn Decoders>,
     pub clock: Arc<dyn Clock>,
     pub machine: Arc<dyn Machine>,
     pub health: Arc<dyn HealthChecks>,

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use otad_bundle::{Chunking, Decoder, Image, ImageSeal, MAX_CHUNK_BYTES};
+use otad_bundle::{Chunking, Decoder, Image, ImageSeal, MAX_CHUNK_BYTES, Piece};
 
 use super::Placed;
 use super::sources::{Form, Sources};
@@ -14,7 +14,7 @@ use crate::failure::{Failure, from_bundle};
 
 /// Plain bytes of a batch: large enough for few system calls and for the erase blocks of flash to be written in few pieces,
 /// small enough not to matter for memory.
-const BATCH_BYTES: usize = 512 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 
 /// Plain bytes that the batches of an image have room for; one chunk always fits.
 pub fn room(image: &Image) -> usize {
@@ -122,22 +122,24 @@ impl Batch {
         seal: Option<&ImageSeal>,
         decoder: &mut Decoder,
     ) -> Result<(), Failure> {
+        let (mut pieces, mut rest, mut at) =
+            (Vec::with_capacity(self.chunks.len()), self.plain.bytes_mut(), 0);
+        let mut packed = self.stored.as_mut_slice();
         for Waiting { placed, stored } in &self.chunks {
             let start = usize::try_from(placed.plain - self.at).map_or(usize::MAX, |at| self.used.start + at);
             let length = usize::try_from(placed.chunk.plain_len).unwrap_or(0);
-            let plain = self.plain.bytes_mut().get_mut(start..start.saturating_add(length));
-            let stored = self.stored.get_mut(stored.clone()).unwrap_or_default();
-            let plain = plain.unwrap_or_default();
-            let decoded = match seal {
-                None => decoder.decode_into(&placed.chunk, stored, plain),
-                Some(seal) => decoder.decode_sealed_into(&placed.chunk, (seal, placed.number), stored, plain),
-            };
-            decoded.map_err(|error| {
-                let failure = from_bundle(&error);
-                Failure::new(failure.code, format!("{role} at offset {}: {}", placed.plain, failure.message))
-            })?;
+            // Chunks lie in the order of the image, and what is stored of them one behind the other.
+            let _ = rest.split_off_mut(..start.saturating_sub(at));
+            at = start.saturating_add(length);
+            let plain = rest.split_off_mut(..length).unwrap_or_default();
+            let stored = packed.split_off_mut(..stored.len()).unwrap_or_default();
+            pieces.push(Piece { chunk: placed.chunk, number: placed.number, stored, plain });
         }
-        Ok(())
+        decoder.decode_all(&mut pieces, seal).map_err(|(piece, error)| {
+            let failure = from_bundle(&error);
+            let offset = self.chunks.get(piece).map_or(0, |chunk| chunk.placed.plain);
+            Failure::new(failure.code, format!("{role} at offset {offset}: {}", failure.message))
+        })
     }
 
     /// Where in the image it begins.

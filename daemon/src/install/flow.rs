@@ -17,8 +17,8 @@ use super::batch::{self, Batch};
 use super::progress::Progress;
 use super::sources::Sources;
 use super::{Placed, stopped};
-use crate::failure::{Code, Failure};
-use crate::ports::Stop;
+use crate::failure::Failure;
+use crate::ports::{Decoders, Stop};
 use crate::threads;
 
 /// What the batches of one image may hold together, plain and stored, where cores and chunks allow it.
@@ -54,6 +54,8 @@ pub struct Flow<'a> {
     pub image: &'a Image,
     /// What decrypts its chunks, if they are encrypted.
     pub seal: Option<ImageSeal>,
+    /// Where chunks are decompressed.
+    pub decoders: &'a dyn Decoders,
     /// Threads that decode; 0 stands for this one alone, for everything.
     pub lanes: usize,
     /// Is told what was fetched.
@@ -82,7 +84,7 @@ impl Flow<'_> {
         mut loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>>>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
-        let mut decoder = decoder()?;
+        let mut decoder = self.decoder()?;
         let mut batch = Some(Batch::new(self.image));
         while let Some(load) = loader.next(|| batch.take())? {
             let load = self.decode(load, &mut decoder)?;
@@ -103,7 +105,7 @@ impl Flow<'_> {
         let (fetched, to_decode) = sync_channel(batches);
         let (decoded, to_write) = sync_channel(batches);
         let to_decode = Arc::new(Mutex::new(to_decode));
-        let mut decoders = (0..self.lanes).map(|_| decoder()).collect::<Result<Vec<_>, _>>()?;
+        let mut decoders = (0..self.lanes).map(|_| self.decoder()).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
             let mut workers = Vec::new();
             let mut started = Ok(());
@@ -122,6 +124,10 @@ impl Flow<'_> {
             // The first reason in the order of the flow is the cause, what comes after it the consequence.
             workers.into_iter().rev().map(ended).fold(started, Result::and).and(written)
         })
+    }
+
+    fn decoder(&self) -> Result<Decoder, Failure> {
+        Ok(Decoder::with(self.decoders.start()?))
     }
 
     /// How many batches go round: enough to keep everybody busy, as few as memory allows. A source that
@@ -293,9 +299,4 @@ fn start<'scope>(
 
 fn ended(handle: ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
     handle.join().unwrap_or_else(|_| Err(threads::panicked("flow")))
-}
-
-fn decoder() -> Result<Decoder, Failure> {
-    Decoder::new()
-        .map_err(|error| Failure::new(Code::Resource, format!("no memory for the decoder: {error}")))
 }

@@ -127,11 +127,8 @@ fn write_body(
     let before = before(target, &held)?;
     let mut writer = Writer::new(target, before, progress);
     let seal = sources.bundle.bundle().seal(number);
-    Flow { number, image: &image, seal, lanes: context.lanes, progress, stop }.run(
-        missing,
-        sources,
-        &mut writer,
-    )?;
+    Flow { number, image: &image, seal, decoders: context.decoders, lanes: context.lanes, progress, stop }
+        .run(missing, sources, &mut writer)?;
     writer.finish()
 }
 

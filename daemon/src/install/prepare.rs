@@ -10,7 +10,7 @@ use super::progress::{Phase, Progress};
 use super::readback::SyncedSlot;
 use super::sources::alive::Alive;
 use super::sources::bundle::BundleSource;
-use super::sources::delta::{self, DeltaSource};
+use super::sources::delta::{self, DeltaSource, Opening};
 use super::sources::running::Finder;
 use super::sources::target::{self, Depth};
 use super::sources::{ChunkSource, Price, Sources};
@@ -18,7 +18,7 @@ use super::{Held, Target, kept};
 use crate::config::{Config, Slot};
 use crate::failure::{self, Code, Failure, from_bundle};
 use crate::lifecycle::event::Release;
-use crate::ports::{Fetch, Machine, SlotDevices, StateFs, Stop};
+use crate::ports::{Decoders, Fetch, Machine, SlotDevices, StateFs, Stop};
 use crate::slots;
 use crate::trust::Keeper;
 use crate::trust::sequence::{self, Permit, Recoverer, Way};
@@ -36,6 +36,8 @@ pub struct Context<'a> {
     pub devices: &'a dyn SlotDevices,
     /// The machine.
     pub machine: &'a dyn Machine,
+    /// Where chunks are decompressed.
+    pub decoders: &'a dyn Decoders,
     /// The running slot.
     pub running: &'a Slot,
     /// The slot to be written.
@@ -193,7 +195,8 @@ fn open_delta(
     let opened = fetch.open(url, context.stop).and_then(|input| {
         let input: Box<dyn Input + Send> = Box::new(Alive::new(input, context.progress.clone()));
         let input = bundle.bundle().delta_input(input).map_err(delta::from_delta)?;
-        DeltaSource::open(input, release, (context.running, old), context.devices)
+        let open = Opening { new: release, running: (context.running, old), devices: context.devices };
+        DeltaSource::open(input, context.decoders.start()?, &open)
     });
     match opened {
         Ok(delta) => Ok(Some(delta)),

@@ -42,6 +42,7 @@ impl Worker {
             fs: &*self.ports.fs,
             devices: &*self.ports.devices,
             machine: &*self.ports.machine,
+            decoders: &*self.ports.decoders,
             running: &self.running,
             target: &self.target,
             current: &self.current,

@@ -15,7 +15,7 @@ use super::storage::{Content, Inode, Pending};
 use crate::engine::{Audience, Message, Notice, Ports, Status, Task, Tasks};
 use crate::failure::{Code, Failure};
 use crate::ports::{
-    Answer, Clock, DeviceId, Fetch, HealthChecks, Machine, Question, Receipt, SlotDevice, SlotDevices,
+    Answer, Clock, DeviceId, Fetch, HealthChecks, Here, Machine, Question, Receipt, SlotDevice, SlotDevices,
     SlotReader, StateFs, Stop, Trail,
 };
 
@@ -31,6 +31,7 @@ pub fn ports(rig: &Rig) -> Ports {
         fs: edge.clone(),
         devices: edge.clone(),
         fetch: edge.clone(),
+        decoders: Arc::new(Here),
         clock: edge.clone(),
         machine: edge.clone(),
         health: edge.clone(),

@@ -6,6 +6,8 @@ mod faults;
 mod freshness;
 mod memory;
 mod refusals;
+#[cfg(target_arch = "x86_64")]
+mod roles;
 mod rotation;
 pub(crate) mod shelf;
 mod updates;

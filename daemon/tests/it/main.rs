@@ -12,3 +12,5 @@ mod e2e;
 mod http;
 mod process;
 mod system;
+#[cfg(target_arch = "x86_64")]
+mod takeover;

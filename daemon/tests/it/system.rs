@@ -54,14 +54,23 @@ fn units() -> Vec<PathBuf> {
     units
 }
 
-/// No unit we ship is exposed more than 2.5 of 10 as systemd counts it.
+/// No unit we ship is exposed more than 1.5 of 10 as systemd counts it. The one that runs the user's own health checks leaves them the
+/// network and block devices, and comes to 1.8.
 #[test]
 fn units_are_hardened() {
-    // A timer runs nothing; what it starts is a service.
+    let dir = tempfile::tempdir().unwrap();
+    // A timer and a socket run nothing; what they start is a service.
     for unit in units().into_iter().filter(|unit| unit.extension().is_some_and(|kind| kind == "service")) {
-        let arguments = ["security", "--offline=true", "--threshold=25", "--no-pager"].map(OsStr::new);
-        let output = run("systemd-analyze", arguments.into_iter().chain([unit.as_os_str()]));
-        assert!(output.status.success(), "{}:\n{}", unit.display(), said(&output));
+        let name = unit.file_name().unwrap().to_str().unwrap();
+        let most = if name == "otad-health@.service" { 18 } else { 15 };
+        // systemd looks at instances, not at templates.
+        let instance = dir.path().join(name.replace('@', "@1"));
+        fs::copy(&unit, &instance).unwrap();
+        let threshold = format!("--threshold={most}");
+        let arguments = ["security", "--offline=true", &threshold, "--no-pager"].map(OsStr::new);
+        let output = run("systemd-analyze", arguments.into_iter().chain([instance.as_os_str()]));
+        assert!(output.status.success(), "{name}:\n{}", said(&output));
+        println!("{}", said(&output).lines().last().unwrap_or_default());
     }
 }
 

@@ -7,7 +7,6 @@
 //! means a clock that is behind ([`Code::NetClock`]); one that has expired is the certificate's fault, and the message has both times.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +19,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
-use crate::config::{Identity, Server};
+use super::papers::{Paper, Papers};
+use crate::config::Server;
 use crate::failure::{Code, Failure};
 use crate::trust::built_at;
 
@@ -51,13 +51,26 @@ impl fmt::Debug for Times {
 }
 
 /// Who may be at the other end of an encrypted connection, and what this device shows for itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Security {
     authorities: Arc<RootCertStore>,
     pub(super) pins: Vec<Digest>,
-    pub(super) identity: Option<Identity>,
-    pub(super) token_file: Option<PathBuf>,
+    /// This device's certificate and its key.
+    pub(super) identity: Option<Read<(Paper, Paper)>>,
+    pub(super) token: Option<Read<Paper>>,
     times: Times,
+}
+
+/// Reads a file of this device, or has it.
+pub(super) type Read<T> = Arc<dyn Fn() -> Result<T, Failure> + Send + Sync>;
+
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("pins", &self.pins)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Security {
@@ -65,21 +78,44 @@ impl Security {
     pub fn public(times: Times) -> Security {
         let roots = webpki_roots::TLS_SERVER_ROOTS.to_vec();
         let authorities = Arc::new(RootCertStore { roots });
-        Security { authorities, pins: Vec::new(), identity: None, token_file: None, times }
+        Security { authorities, pins: Vec::new(), identity: None, token: None, times }
     }
 
-    /// What `[server]` says.
+    /// What `[server]` says. Its secrets are read whenever they are needed, so that a renewed one is used at once.
     ///
     /// # Errors
     /// [`Code::Config`]: the file of authorities cannot be read or holds none.
     pub fn of(server: &Server, times: Times) -> Result<Security, Failure> {
-        let mut security = Security::public(times);
-        if let Some(file) = &server.ca {
-            let fail = |error: &dyn fmt::Display| {
-                Failure::new(Code::Config, format!("[server] ca: cannot use {}: {error}", file.display()))
+        let ca = server.ca.as_deref().map(Paper::authorities).transpose()?;
+        let mut security = Security::believing(ca.as_ref(), &server.pins, times)?;
+        security.identity = server.identity.clone().map(|files| {
+            let read = move || {
+                Ok((Paper::certificate(&files.certificate)?, Paper::secret("client-key", &files.key)?))
             };
+            Arc::new(read) as Read<_>
+        });
+        security.token =
+            server.token_file.clone().map(|file| Arc::new(move || Paper::token(&file)) as Read<_>);
+        Ok(security)
+    }
+
+    /// What somebody else has read.
+    ///
+    /// # Errors
+    /// [`Code::Config`]: the file of authorities holds none.
+    pub fn given(papers: Papers, times: Times) -> Result<Security, Failure> {
+        let mut security = Security::believing(papers.ca.as_ref(), &papers.pins, times)?;
+        security.identity = papers.identity.map(|pair| Arc::new(move || Ok(pair.clone())) as Read<_>);
+        security.token = papers.token.map(|token| Arc::new(move || Ok(token.clone())) as Read<_>);
+        Ok(security)
+    }
+
+    fn believing(ca: Option<&Paper>, pins: &[Digest], times: Times) -> Result<Security, Failure> {
+        let mut security = Security { pins: pins.to_vec(), ..Security::public(times) };
+        if let Some(paper) = ca {
+            let fail = |error: &dyn fmt::Display| paper.unusable("ca", error);
             let mut authorities = RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fail(&error))? {
+            for certificate in CertificateDer::pem_slice_iter(paper.text.as_bytes()) {
                 authorities.add(certificate.map_err(|error| fail(&error))?).map_err(|error| fail(&error))?;
             }
             if authorities.is_empty() {
@@ -87,9 +123,6 @@ impl Security {
             }
             security.authorities = Arc::new(authorities);
         }
-        security.pins.clone_from(&server.pins);
-        security.identity.clone_from(&server.identity);
-        security.token_file.clone_from(&server.token_file);
         Ok(security)
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
@@ -22,10 +21,9 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use super::certificate::{Security, Verifier};
+use super::certificate::{Read, Security, Verifier};
+use super::papers::Paper;
 use super::place::Place;
-use crate::adapters::secret::refuse_if_public;
-use crate::config::Identity;
 use crate::failure::{Code, Failure};
 
 /// What the server takes at most.
@@ -38,7 +36,7 @@ pub(super) struct Tls {
     own: Option<(Uri, Arc<ClientConfig>)>,
     others: Arc<ClientConfig>,
     identity: Option<Arc<DeviceKey>>,
-    token_file: Option<Arc<PathBuf>>,
+    token: Option<Read<Paper>>,
     /// What every connection gives instead of the network.
     #[cfg(feature = "testing")]
     pub(super) memory: super::memory::Memory,
@@ -59,7 +57,7 @@ impl Tls {
             own: own.transpose()?,
             others,
             identity,
-            token_file: security.token_file.clone().map(Arc::new),
+            token: security.token.clone(),
             #[cfg(feature = "testing")]
             memory: super::memory::Memory::default(),
         })
@@ -81,20 +79,15 @@ impl Tls {
     /// # Errors
     /// [`Code::Config`]: the file is there for everybody, or not what it should be.
     pub(super) fn token(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = self.token_file.as_deref() else { return Ok(None) };
-        let fail = |what: &dyn fmt::Display| {
-            Failure::new(Code::Config, format!("[server] token-file: cannot use {}: {what}", file.display()))
-        };
-        refuse_if_public("[server] token-file", file)?;
-        let text = std::fs::read_to_string(file).map_err(|error| fail(&error))?;
-        let token = text.trim_end_matches(['\r', '\n']);
+        let Some(read) = &self.token else { return Ok(None) };
+        let paper = read()?;
+        let token = paper.text.trim_end_matches(['\r', '\n']);
         if token.is_empty()
             || token.len() > MAX_TOKEN_BYTES
             || !token.bytes().all(|byte| byte.is_ascii_graphic())
         {
-            return Err(fail(&format!(
-                "a token is one line of 1 to {MAX_TOKEN_BYTES} visible ASCII characters"
-            )));
+            let rule = format!("a token is one line of 1 to {MAX_TOKEN_BYTES} visible ASCII characters");
+            return Err(paper.unusable("token-file", &rule));
         }
         Ok(Some(format!("Bearer {token}")))
     }
@@ -139,34 +132,29 @@ fn config(
 
 /// This device's certificate, read when a server asks for it.
 struct DeviceKey {
-    files: Identity,
+    files: Read<(Paper, Paper)>,
     provider: Arc<CryptoProvider>,
 }
 
 impl DeviceKey {
     fn read(&self) -> Result<CertifiedKey, Failure> {
-        let Identity { certificate, key } = &self.files;
-        let fail = |what: String| Failure::new(Code::Config, format!("[server] {what}"));
-        let unreadable = |name: &str, path: &Path, error: &dyn fmt::Display| {
-            fail(format!("{name}: cannot use {}: {error}", path.display()))
-        };
-        refuse_if_public("[server] client-key", key)?;
+        let (certificate, key) = (self.files)()?;
+        let unusable = |error: &dyn fmt::Display| certificate.unusable("client-certificate", error);
         let chain =
-            CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let chain = chain.map_err(|error| unreadable("client-certificate", certificate, &error))?;
+            CertificateDer::pem_slice_iter(certificate.text.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| unusable(&error))?;
         if chain.is_empty() {
-            return Err(unreadable("client-certificate", certificate, &"there is no certificate in it"));
+            return Err(unusable(&"there is no certificate in it"));
         }
-        let private =
-            PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable("client-key", key, &error))?;
-        CertifiedKey::from_der(chain, private, &self.provider)
-            .map_err(|error| unreadable("client-key", key, &error))
+        let unusable = |error: &dyn fmt::Display| key.unusable("client-key", error);
+        let private = PrivateKeyDer::from_pem_slice(key.text.as_bytes()).map_err(|error| unusable(&error))?;
+        CertifiedKey::from_der(chain, private, &self.provider).map_err(|error| unusable(&error))
     }
 }
 
 impl fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("DeviceKey").field(&self.files).finish()
+        f.debug_struct("DeviceKey").finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use otad_bundle::delta::{Content, Delta, DeltaError, DeltaInput, Extent, Part, ReadAt};
-use otad_bundle::{Digest, Image, Input};
+use otad_bundle::{Digest, Expand, Image, Input};
 
 use super::ChunkSource;
 use crate::config::Slot;
@@ -35,6 +35,16 @@ struct Section {
     old: Old,
 }
 
+/// What a delta is opened for.
+pub struct Opening<'a> {
+    /// The release that is wanted.
+    pub new: &'a Release,
+    /// The running slot and what it holds.
+    pub running: (&'a Slot, &'a Release),
+    /// Opens it.
+    pub devices: &'a dyn SlotDevices,
+}
+
 /// An image of the running slot.
 struct Old(Box<dyn SlotReader>);
 
@@ -51,12 +61,11 @@ impl DeltaSource {
     /// It is no delta, or one for other releases.
     pub fn open(
         input: DeltaInput<Box<dyn Input + Send>>,
-        new: &Release,
-        running: (&Slot, &Release),
-        devices: &dyn SlotDevices,
+        expand: Box<dyn Expand>,
+        opening: &Opening<'_>,
     ) -> Result<Self, Failure> {
-        let delta = Delta::open(input).map_err(from_delta)?;
-        let (slot, old) = running;
+        let delta = Delta::open_with(input, expand).map_err(from_delta)?;
+        let Opening { new, running: (slot, old), devices } = *opening;
         let (from, to) = (delta.header().old_release, delta.header().new_release);
         if (from, to) != (old.digest, new.digest) {
             let what = format!(

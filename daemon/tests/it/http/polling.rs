@@ -21,7 +21,7 @@ pub(super) fn question() -> Question {
         sequence: 41,
         release: None,
         boot_id: String::new(),
-        state: "",
+        state: String::new(),
     }
 }
 

@@ -89,7 +89,14 @@ fn install(root: &Path, disks: &[Loop; 3], images: [(&str, &Path); 2]) {
     let boot = "backend = \"uboot\"\nroot-device-check = false\n";
     let device = Device::write(&here, Path::new(DIR), boot, "", [a, b], env);
     let text = fs::read_to_string(&device.config).unwrap();
-    fs::write(&device.config, text + "[pre-run]\nimage = \"rootfs\"\n").unwrap();
+    let more = "[pre-run]\nimage = \"rootfs\"\n[health]\nchecks = \"/etc/otad/health.d\"\n";
+    fs::write(&device.config, text + more).unwrap();
+    // What needs the network and a device is there for checks, and what failed is said.
+    let checks = here.join("health.d");
+    fs::create_dir(&checks).unwrap();
+    let check = checks.join("10-sensor");
+    fs::write(&check, "#!/bin/sh\ncat /sys/class/net/lo/mtu && echo sensor missing >&2 && exit 3\n").unwrap();
+    fs::set_permissions(&check, fs::Permissions::from_mode(0o755)).unwrap();
     let key = SigningKey::from_seed([7; 32]).unwrap();
     fs::write(here.join("root.toml"), Root::with_release_keys(&[key.public_key()]).to_toml()).unwrap();
     let update = Update {
@@ -125,7 +132,10 @@ fn inside() {
     succeed("systemctl", &["is-active", "otad-mark-good.service", "boot-complete.target"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     a_system_that_fails_its_own_test_is_not_armed(&runtime);
-    runtime.block_on(install_from_descriptor("good"));
+    health_checks_have_a_unit_of_their_own();
+    #[cfg(target_arch = "x86_64")]
+    taken_over();
+    runtime.block_on(install_from_url("good"));
     let tested = fs::read_to_string("/run/otad/pre-run.log").unwrap();
     assert!(tested.contains("can update this device: first slot a"), "{tested}");
     assert_eq!(said(&busctl(&["--clear-groups"], &STATE)), "s \"post-upgrade\"\n", "{}", journal());
@@ -171,12 +181,78 @@ fn a_system_that_fails_its_own_test_is_not_armed(runtime: &tokio::runtime::Runti
     assert_eq!(said(&run("/sbin/blockdev", ["--getro", slot])), "0\n", "slot b stayed read-only");
 }
 
+/// H1: the checks run where they may use the network, and what they say gets out.
+fn health_checks_have_a_unit_of_their_own() {
+    let failed = run("systemctl", ["start", "otad-health@5.service"]);
+    assert!(!failed.status.success(), "{}", journal());
+    let told = fs::read_to_string("/run/otad/health.log").unwrap();
+    assert_eq!(told, "HEALTH_FAILED health check 10-sensor failed (exit status: 3): sensor missing\n");
+    fs::write("/etc/otad/health.d/10-sensor", "#!/bin/sh\n").unwrap();
+    succeed("systemctl", &["start", "otad-health@5.service"]);
+}
+
+/// Attacker on the network: the daemon of the unit has none, and the fetcher of its unit no device.
+#[cfg(target_arch = "x86_64")]
+fn taken_over() {
+    use crate::takeover::Captive;
+    use nix::errno::Errno;
+    use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, O_RDONLY, O_RDWR};
+    let daemon = Captive::take(property("MainPID").parse().unwrap());
+    assert!(daemon.socket(AF_UNIX).is_ok(), "the attempts are real");
+    for family in [AF_INET, AF_INET6, AF_NETLINK, AF_PACKET] {
+        assert_eq!(daemon.socket(family), Err(Errno::EAFNOSUPPORT), "family {family}");
+    }
+    drop(daemon);
+
+    let socket = std::os::unix::net::UnixStream::connect("/run/otad-fetch.sock").unwrap();
+    let fetcher = || said(&run("pgrep", ["--exact", "otad-fetcher"])).trim().parse().ok();
+    wait_for("the fetcher", Duration::from_secs(20), || fetcher().is_some());
+    let fetcher: i32 = fetcher().unwrap();
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{fetcher}")).unwrap());
+    assert!(owner != 0 && owner.to_string() != NOBODY, "a user of its own, not {owner}");
+    let captive = Captive::take(fetcher);
+    assert!(captive.socket(AF_INET).is_ok(), "it is there for the network");
+    let config = fs::read_to_string("/etc/otad/otad.toml").unwrap();
+    for device in config.split('"').filter(|word| word.starts_with("/dev/")) {
+        for flags in [O_RDONLY, O_RDWR] {
+            let opened = captive.open(Path::new(device), flags);
+            assert!(
+                matches!(opened, Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT)),
+                "{device}: {opened:?}"
+            );
+        }
+    }
+    for secret in ["/var/lib/otad", "/etc/shadow", "/run/otad/lock"] {
+        let opened = captive.open(Path::new(secret), O_RDONLY);
+        assert!(matches!(opened, Err(Errno::EPERM | Errno::EACCES | Errno::ENOENT)), "{secret}: {opened:?}");
+    }
+    println!("taken over: neither the daemon nor the fetcher has what the other has");
+    drop((captive, socket));
+}
+
 async fn install_from_descriptor(name: &str) {
     let bundle = fs::File::open(format!("/etc/otad/{name}.otab")).unwrap();
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    install_by("InstallFd", &(Fd::from(bundle.as_fd()), options)).await;
+}
+
+/// Through the fetcher's unit: the daemon has no network.
+async fn install_from_url(name: &str) {
+    let web = ["-m", "http.server", "8080", "--bind", "127.0.0.1", "--directory", "/etc/otad"];
+    let mut web = std::process::Command::new("python3").args(web).spawn().unwrap();
+    wait_for("the web server", Duration::from_secs(20), || {
+        std::net::TcpStream::connect("127.0.0.1:8080").is_ok()
+    });
+    let options: HashMap<&str, Variant<'_>> = HashMap::new();
+    install_by("Install", &(format!("http://127.0.0.1:8080/{name}.otab"), options)).await;
+    web.kill().unwrap();
+    web.wait().unwrap();
+}
+
+async fn install_by<A: serde::Serialize + zbus::zvariant::Type>(method: &str, arguments: &A) {
     let bus = Connection::system().await.unwrap();
     let manager = zbus::Proxy::new(&bus, "org.otad1", "/org/otad1", "org.otad1.Manager").await.unwrap();
-    let options: HashMap<&str, Variant<'_>> = HashMap::new();
-    let job: OwnedObjectPath = manager.call("InstallFd", &(Fd::from(bundle.as_fd()), options)).await.unwrap();
+    let job: OwnedObjectPath = manager.call(method, arguments).await.unwrap();
     println!("installing as {job}");
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -18,7 +18,7 @@ use otad::failure::Failure;
 use otad::install::prepare::Source;
 use otad::lifecycle::event::Origin;
 use otad::lifecycle::recover::Standing;
-use otad::ports::{Answer, Fetch, HealthChecks, Question, Receipt, Stop};
+use otad::ports::{Answer, Fetch, HealthChecks, Here, Question, Receipt, Stop};
 use otad::testing::edges::{InlineTasks, Watcher};
 use otad::trial::BootControl;
 use otad::trust::Keeper;
@@ -164,6 +164,7 @@ impl Device {
             fs: Arc::new(DataDirectory::open(&config.data_dir).unwrap()),
             devices: Arc::new(SystemDevices),
             fetch: line.clone(),
+            decoders: Arc::new(Here),
             clock: Arc::new(SystemClock::default()),
             machine: Arc::new(ModelMachine::new(&config, &root.join("model"))),
             health: Arc::new(Healthy),
