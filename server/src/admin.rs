@@ -1,4 +1,4 @@
-//! `otaserver admin`: tokens of operators and devices, by whoever may write the data directory. Works while a server runs.
+//! `otaserver admin`: tokens of operators and devices, by whoever may write the database. Works while a server runs.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::Limits;
 use crate::names::{check_name, check_operator};
 use crate::role::Role;
 use crate::secret;
-use crate::store::Store;
+use crate::store::{Location, Store};
 
 /// Makes, lists and revokes tokens.
 ///
@@ -18,8 +18,11 @@ use crate::store::Store;
 #[command(name = "otaserver admin", bin_name = "otaserver admin", version)]
 pub struct AdminArgs {
     /// The data directory of the server
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "database")]
+    data: Option<PathBuf>,
+    /// The PostgreSQL database of the server, if it has one
+    #[arg(long, value_name = "URL")]
+    database: Option<Location>,
     #[command(subcommand)]
     act: Act,
 }
@@ -58,12 +61,15 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Does it, and returns what is to be printed.
 pub async fn run(args: &AdminArgs) -> Result<String, Failure> {
-    let path = args.data.join("otaserver.db");
-    if !path.exists() {
+    let data = args.data.clone().unwrap_or_default();
+    let location = Location::of(args.database.as_ref(), &data, Limits::default().max_database_bytes);
+    if let Location::File(path, _) = &location
+        && !path.exists()
+    {
         let what = format!("{} does not exist: start otaserver once, or correct --data", path.display());
         return Err(what.into());
     }
-    let store = Store::open(&path, Limits::default().max_database_bytes).await?;
+    let store = Store::at(&location).await?;
     let result = act(&store, &args.act).await;
     store.close().await;
     result

@@ -7,6 +7,7 @@ use log::LevelFilter;
 
 use crate::Limits;
 use crate::assign::Undeclared;
+use crate::store::Location;
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -28,6 +29,10 @@ Examples:
   Give operators tokens of their own (viewer, operator, admin):
     otaserver admin --data /var/lib/otaserver add-token alice --role operator
 
+  Keep the state in PostgreSQL (the password from ~/.pgpass or PGPASSWORD, so that no process list shows it):
+    createdb --owner ota --encoding UTF8 --template template0 fleet
+    otaserver --data /var/lib/otaserver --listen [::]:8080 --database postgres://ota@db.example.com/fleet
+
   See what the fleet says:
     curl http://127.0.0.1:8080/api/v1/devices
     curl 'http://127.0.0.1:8080/api/v1/reports?device=gw-0001'
@@ -42,9 +47,17 @@ Devices poll GET /device/v1/update; set `[server] url` in their otad.toml.";
 #[derive(Debug, Parser)]
 #[command(name = "otaserver", version, after_help = AFTER_HELP)]
 pub struct Args {
-    /// Directory for artifacts, deltas and the database; made if missing. One server at a time
+    /// Directory of this server: its lock, uploads under way and, unless told otherwise, files and database; made if missing
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+
+    /// PostgreSQL database that holds the state, postgres://USER@HOST/NAME; without this, SQLite in DIR
+    #[arg(long, value_name = "URL")]
+    pub database: Option<Location>,
+
+    /// Directory in which artifacts and deltas are kept; that of --data if not given. Servers that share a database share this, too
+    #[arg(long, value_name = "DIR")]
+    pub artifacts: Option<PathBuf>,
 
     /// Address and port to listen on.
     #[arg(
@@ -96,6 +109,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// The database that the command line leads to.
+    pub fn location(&self) -> Location {
+        Location::of(self.database.as_ref(), &self.data, self.limits().max_database_bytes)
+    }
+
     /// The limits that the command line leads to.
     pub fn limits(&self) -> Limits {
         Limits {

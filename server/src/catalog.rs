@@ -6,14 +6,18 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use otad_bundle::Digest;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::blobs::{BlobError, Blobs, Spooled};
 use crate::kind::Kind;
-use crate::store::{Artifact, Delta, Publication, Store, StoreError};
+use crate::store::{Artifact, CatalogLock, Delta, Publication, Store, StoreError};
 use crate::verify::{self, VerifyError};
+
+/// How long a publication waits for one of another process: large files take their time on slow disks.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why something was not published or withdrawn.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,11 @@ pub enum CatalogError {
         /// SHA-256 of the manifest.
         release: String,
     },
+    /// Another server with the same database keeps its files elsewhere.
+    #[error(
+        "the files of this database are in another store: give every server with it the same --artifacts"
+    )]
+    OtherStore,
     /// A worker thread ended without a result.
     #[error("a worker thread stopped: {0}")]
     Worker(#[from] tokio::task::JoinError),
@@ -56,10 +65,25 @@ impl Catalog {
     /// A file without a row is kept and reported: it may be all that is left after an older backup of the database was
     /// restored. Uploading it again brings it back on offer.
     pub async fn open(store: Store, blobs: Blobs, root: PathBuf) -> Result<Catalog, CatalogError> {
-        for kind in Kind::ALL {
-            take_stock(&store, &blobs, kind).await?;
+        let catalog = Catalog { store, blobs, root, turn: Arc::new(Mutex::new(())) };
+        let turn = catalog.turn().await?;
+        if catalog.store.is_shared() {
+            let identity = catalog.blobs.identity().await?;
+            if !catalog.store.claim_artifacts(&identity).await? {
+                return Err(CatalogError::OtherStore);
+            }
         }
-        Ok(Catalog { store, blobs, root, turn: Arc::new(Mutex::new(())) })
+        for kind in Kind::ALL {
+            take_stock(&catalog.store, &catalog.blobs, kind).await?;
+        }
+        drop(turn);
+        Ok(catalog)
+    }
+
+    /// Waits until no publication or withdrawal is under way, here or in another process with the same database.
+    async fn turn(&self) -> Result<(OwnedMutexGuard<()>, Option<CatalogLock>), StoreError> {
+        let here = self.turn.clone().lock_owned().await;
+        Ok((here, self.store.lock_catalog(PATIENCE).await?))
     }
 
     /// Where the trust root is.
@@ -75,11 +99,10 @@ impl Catalog {
     /// Verifies a complete upload and puts it on offer. The same file again changes nothing.
     pub async fn publish(&self, spooled: Spooled) -> Result<(Artifact, Publication), CatalogError> {
         let sha256 = spooled.sha256.to_string();
-        let path = self.blobs.path(Kind::Artifact, &spooled.sha256);
         if let Some(known) = self.store.artifact(&sha256).await?
             && known.withdrawn_at.is_none()
             // A file that was lost or cut since is repaired by the same upload.
-            && tokio::fs::metadata(path).await.is_ok_and(|data| data.len() == known.size)
+            && self.blobs.content(Kind::Artifact, &spooled.sha256).await?.is_some_and(|(_, size)| size == known.size)
         {
             return Ok((known, Publication::Repeated));
         }
@@ -90,7 +113,7 @@ impl Catalog {
             Ok((spooled, new))
         })
         .await?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         self.place(Kind::Artifact, spooled, self.store.publish(&new)).await
     }
 
@@ -102,7 +125,7 @@ impl Catalog {
         })
         .await?;
         // Asked within the turn: the release must not be withdrawn between the question and the row.
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         if !self.store.offers_release(&new.to_release).await? {
             return Err(CatalogError::UnknownRelease { release: new.to_release });
         }
@@ -116,10 +139,10 @@ impl Catalog {
         spooled: Spooled,
         row: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, CatalogError> {
-        let (blobs, sha256) = (self.blobs.clone(), spooled.sha256);
-        let placed = match worker(move || Ok(blobs.keep(kind, spooled)?)).await {
+        let sha256 = spooled.sha256;
+        let placed = match self.blobs.keep(kind, spooled).await {
             Ok(()) => row.await.map_err(CatalogError::from),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         if placed.is_err() {
             self.take_back(kind, sha256).await;
@@ -132,18 +155,13 @@ impl Catalog {
         let removed = match self.store.file(kind, &sha256.to_string()).await {
             // The upload was to repair the file of a row that is on offer, or the commit went through all the same.
             Ok(Some(row)) if row.offered => Ok(()),
-            Ok(_) => self.remove(kind, sha256).await,
+            Ok(_) => self.blobs.remove(kind, sha256).await.map_err(CatalogError::from),
             // In doubt the file stays: the next start compares it with the database and reports it.
             Err(error) => Err(error.into()),
         };
         if let Err(error) = removed {
             log::error!("the file of the failed upload {sha256} stays: {error}");
         }
-    }
-
-    async fn remove(&self, kind: Kind, sha256: Digest) -> Result<(), CatalogError> {
-        let blobs = self.blobs.clone();
-        worker(move || Ok(blobs.remove(kind, &sha256)?)).await
     }
 
     /// Takes a file off offer and removes it; an artifact takes the deltas to its release along, unless another artifact
@@ -155,20 +173,20 @@ impl Catalog {
     }
 
     async fn withdraw_whole(&self, kind: Kind, sha256: Digest) -> Result<bool, CatalogError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await?;
         let name = sha256.to_string();
         self.store.withdraw(kind, &name).await?;
         if self.store.file(kind, &name).await?.is_none() {
             return Ok(false);
         }
-        self.remove(kind, sha256).await?;
+        self.blobs.remove(kind, sha256).await?;
         log::info!("withdrew {} {name}", kind.noun());
         if kind == Kind::Artifact
             && let Some(artifact) = self.store.artifact(&name).await?
         {
             for delta in self.store.withdraw_deltas_to(&artifact.release).await? {
                 let delta = delta.parse().map_err(|_| StoreError::Row { what: "digest", value: delta })?;
-                self.remove(Kind::Delta, delta).await?;
+                self.blobs.remove(Kind::Delta, delta).await?;
             }
         }
         Ok(true)
@@ -179,7 +197,7 @@ impl Catalog {
 async fn take_stock(store: &Store, blobs: &Blobs, kind: Kind) -> Result<(), CatalogError> {
     let noun = kind.noun();
     let files: HashMap<String, u64> =
-        blobs.list(kind)?.into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
+        blobs.list(kind).await?.into_iter().map(|(digest, size)| (digest.to_string(), size)).collect();
     let rows = store.inventory(kind).await?;
     for (sha256, row) in &rows {
         let size = row.size;

@@ -1,19 +1,15 @@
-//! Channel documents on disk: the newest one of every model.
-//!
-//! ```text
-//! DIR/channels/<SHA-256 of the model's name>.toml
-//! ```
+//! Channel documents: which are kept, and those that an earlier version kept as files.
 //!
 //! A document is kept only if the online role of the trust root signed it and its counter is higher than that of the one
 //! before. Devices verify it again; what is checked here only keeps mistakes from reaching them.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use otad_bundle::{Channel, Digest, SignedChannel};
-use tempfile::NamedTempFile;
+use otad_bundle::{Channel, SignedChannel};
 
+use crate::store::{Keeping, Store, StoreError};
 use crate::verify::{self, VerifyError};
 
 /// Why a document was not kept.
@@ -30,68 +26,60 @@ pub enum ChannelError {
         /// The counter of the document that is kept.
         before: u64,
     },
-    /// The data directory.
-    #[error("cannot {act} {path}: {source}")]
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of an earlier version.
+    #[error("cannot read {path}: {source}")]
     Io {
-        /// What was tried.
-        act: &'static str,
-        /// On what.
+        /// The file, or its directory.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
 }
 
-impl ChannelError {
-    fn on(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ChannelError {
-        let path = path.to_path_buf();
-        move |source| ChannelError::Io { act, path, source }
-    }
-}
-
 /// Verifies a document by the trust root at `root` and keeps it. The same document again changes nothing.
-pub fn publish(data: &Path, root: &Path, document: &[u8]) -> Result<Channel, ChannelError> {
+pub async fn publish(store: &Store, root: &Path, document: &[u8]) -> Result<Channel, ChannelError> {
     let root = verify::read_root(root)?;
     let signed = SignedChannel::parse(document).map_err(VerifyError::from)?;
     let channel = signed.verify(&root).map_err(VerifyError::from)?.clone();
-    let before = read(data, &channel.compatible)?;
-    if before.as_deref() == Some(document) {
-        return Ok(channel);
-    }
-    let before = before.and_then(|bytes| SignedChannel::parse(&bytes).ok());
-    if let Some(before) = before.map(|before| before.unverified().counter)
-        && channel.counter <= before
-    {
-        return Err(ChannelError::Replay { found: channel.counter, before });
-    }
-    let directory = directory(data);
-    fs::create_dir_all(&directory).map_err(ChannelError::on("create", &directory))?;
-    let path = path(data, &channel.compatible);
-    let mut file =
-        NamedTempFile::new_in(&directory).map_err(ChannelError::on("create a file in", &directory))?;
-    file.write_all(document)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(ChannelError::on("write", &path))?;
-    file.persist(&path).map_err(|error| ChannelError::on("rename to", &path)(error.error))?;
-    File::open(&directory).and_then(|dir| dir.sync_all()).map_err(ChannelError::on("flush", &directory))?;
+    keep(store, &channel, document).await?;
     Ok(channel)
 }
 
-/// The newest document of a model.
-pub fn read(data: &Path, compatible: &str) -> Result<Option<Vec<u8>>, ChannelError> {
-    let path = path(data, compatible);
-    match fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ChannelError::on("read", &path)(error)),
+/// Takes over what an earlier version kept in `data` as `channels/<digest>.toml`, unless the database is ahead. The files stay for
+/// the way back.
+pub async fn take_over(store: &Store, data: &Path) -> Result<(), ChannelError> {
+    let directory = data.join("channels");
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| ChannelError::Io { path, source }
+    };
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(&directory)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(failed(&directory))?.path();
+        let document = fs::read(&path).map_err(failed(&path))?;
+        match SignedChannel::parse(&document) {
+            Ok(signed) => match keep(store, signed.unverified(), &document).await {
+                Ok(()) | Err(ChannelError::Replay { .. }) => {}
+                Err(error) => return Err(error),
+            },
+            Err(error) => log::warn!("{} is no channel document: {error}", path.display()),
+        }
     }
+    Ok(())
 }
 
-fn directory(data: &Path) -> PathBuf {
-    data.join("channels")
-}
-
-/// The name comes from a stranger, so its digest is the file's name.
-fn path(data: &Path, compatible: &str) -> PathBuf {
-    directory(data).join(format!("{}.toml", Digest::of(compatible.as_bytes())))
+async fn keep(store: &Store, channel: &Channel, document: &[u8]) -> Result<(), ChannelError> {
+    // What was parsed is UTF-8.
+    let document = String::from_utf8_lossy(document);
+    match store.keep_channel(&channel.compatible, channel.counter, &document).await? {
+        Keeping::Kept => Ok(()),
+        Keeping::Behind(before) => Err(ChannelError::Replay { found: channel.counter, before }),
+    }
 }

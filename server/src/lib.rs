@@ -1,6 +1,7 @@
-//! The reference HTTP update server of otad: one process, one directory, no other service.
+//! The reference HTTP update server of otad: one process, one directory, no other service; or several processes on one PostgreSQL and
+//! one directory of files.
 //!
-//! It owns a directory with bundles and deltas and an embedded database. It promises that every bundle it serves was
+//! It owns a directory with bundles and deltas and a database, embedded unless told otherwise. It promises that every bundle it serves was
 //! verified, byte for byte, against the trust root when it was uploaded, that what it acknowledged survives a power
 //! cut, and that memory does not grow with the size of an upload or a download. It must not hold a private key. What devices say
 //! decides how far a release goes on its own, never what it contains: devices trust signatures, not this server.
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod live;
 pub mod logger;
 pub mod names;
+mod others;
 pub mod presence;
 pub mod reach;
 pub mod release;

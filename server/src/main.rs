@@ -14,7 +14,7 @@ use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
 use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
-use otaserver::{logger, rounds, serve, verify};
+use otaserver::{channels, logger, rounds, serve, verify};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -71,8 +71,9 @@ async fn run(args: &Args) -> Result<(), Failure> {
         None => Access::LoopbackOnly,
     };
     let root = trust_root(args)?;
-    let blobs = Blobs::open(&args.data)?;
-    let store = Store::open(&args.data.join("otaserver.db"), limits.max_database_bytes).await?;
+    let blobs = Blobs::at(&args.data, args.artifacts.as_ref().unwrap_or(&args.data))?;
+    let store = Store::at(&args.location()).await?;
+    channels::take_over(&store, &args.data).await?;
     let catalog = Catalog::open(store.clone(), blobs, root).await?;
 
     let listener = TcpListener::bind(&args.listen)

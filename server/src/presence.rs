@@ -12,6 +12,8 @@ use crate::store::Sighting;
 
 /// How often last contacts are written, in seconds.
 pub const FLUSH_SECONDS: i64 = 30;
+/// The same where several processes share a database, in seconds; and how often each reads what the others saw.
+pub const SYNC_SECONDS: i64 = 5;
 /// Contacts in a row that a device may miss.
 const MISSED: i64 = 3;
 /// Devices ask up to a fifth later than they are told, and lines are slow: one more tenth.
@@ -35,6 +37,8 @@ struct Entry {
     last_seen: i64,
     written: i64,
     said: u64,
+    /// The row of the database as it was read last, as a hash.
+    row: u64,
 }
 
 /// The last contact of every device.
@@ -43,6 +47,8 @@ pub struct Presence {
     entries: Mutex<HashMap<String, Entry>>,
     hasher: RandomState,
     started: i64,
+    /// How much later than it happened a contact with another process is known here, in seconds.
+    lag_seconds: i64,
     interval_seconds: u32,
     max_devices: usize,
 }
@@ -51,7 +57,19 @@ impl Presence {
     /// Begins at `now` with what the database holds.
     pub fn new(interval_seconds: u32, max_devices: usize, now: i64) -> Presence {
         let entries = Mutex::new(HashMap::new());
-        Presence { entries, hasher: RandomState::new(), started: now, interval_seconds, max_devices }
+        Presence {
+            entries,
+            hasher: RandomState::new(),
+            started: now,
+            lag_seconds: 0,
+            interval_seconds,
+            max_devices,
+        }
+    }
+
+    /// The same where other processes see devices, too, and tell of them every [`SYNC_SECONDS`].
+    pub fn shared(self) -> Presence {
+        Presence { lag_seconds: 2 * SYNC_SECONDS, ..self }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -59,10 +77,24 @@ impl Presence {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over a device that the database holds.
+    /// Takes over a device that the database holds, as it was or as another process has written it since. What it said here
+    /// counts until the row changes.
     pub fn remember(&self, sighting: Sighting<'_>, last_seen: i64) {
-        let entry = Entry { last_seen, written: last_seen, said: self.said(sighting) };
-        self.entries().insert(sighting.device.to_owned(), entry);
+        let row = self.said(sighting);
+        let mut entries = self.entries();
+        match entries.get_mut(sighting.device) {
+            Some(entry) => {
+                entry.last_seen = entry.last_seen.max(last_seen);
+                entry.written = entry.written.max(last_seen);
+                if entry.row != row {
+                    (entry.row, entry.said) = (row, row);
+                }
+            }
+            None => {
+                let entry = Entry { last_seen, written: last_seen, said: row, row };
+                entries.insert(sighting.device.to_owned(), entry);
+            }
+        }
     }
 
     /// A device asked for its update.
@@ -70,7 +102,7 @@ impl Presence {
         let said = self.said(sighting);
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(sighting.device) {
-            entry.last_seen = now;
+            entry.last_seen = entry.last_seen.max(now);
             return if entry.said == said { Noted::Quiet } else { Noted::Write };
         }
         if entries.len() >= self.max_devices { Noted::Full } else { Noted::Write }
@@ -78,14 +110,17 @@ impl Presence {
 
     /// What it said is written down.
     pub fn written(&self, sighting: Sighting<'_>, now: i64) {
-        let entry = Entry { last_seen: now, written: now, said: self.said(sighting) };
-        self.entries().insert(sighting.device.to_owned(), entry);
+        let said = self.said(sighting);
+        let mut entries = self.entries();
+        let row = entries.get(sighting.device).map_or(said, |entry| entry.row);
+        let entry = Entry { last_seen: now, written: now, said, row };
+        entries.insert(sighting.device.to_owned(), entry);
     }
 
     /// A device gave a sign of life that tells nothing about what it runs.
     pub fn touch(&self, device: &str, now: i64) {
         if let Some(entry) = self.entries().get_mut(device) {
-            entry.last_seen = now;
+            entry.last_seen = entry.last_seen.max(now);
         }
     }
 
@@ -114,7 +149,7 @@ impl Presence {
     /// Whether a device that was here last at `last_seen` has missed three contacts.
     pub fn is_lost(&self, last_seen: i64, now: i64) -> bool {
         let patience = i64::from(self.interval_seconds) * MISSED * LATE_PERCENT / 100;
-        now - last_seen.max(self.started) > patience.max(1)
+        now - last_seen.max(self.started) > patience.max(1) + self.lag_seconds
     }
 
     /// How many devices are known, and how many of them are lost.
@@ -172,6 +207,25 @@ mod tests {
         {
             assert_eq!(presence.is_lost(last_seen, now), lost, "{last_seen} {now}");
         }
+    }
+
+    /// What another process wrote is news here, too: a device that went on there and came back here says something new again.
+    #[test]
+    fn what_others_saw_is_known() {
+        let presence = Presence::new(60, 10, 1000).shared();
+        presence.remember(sighting("a", "1"), 1000);
+        presence.remember(sighting("a", "1"), 1200);
+        assert_eq!(
+            (presence.last_seen("a"), presence.note(sighting("a", "1"), 1100)),
+            (Some(1200), Noted::Quiet)
+        );
+        presence.remember(sighting("a", "2"), 1210);
+        assert_eq!(presence.note(sighting("a", "1"), 1220), Noted::Write);
+        presence.written(sighting("a", "1"), 1220);
+        // The row as it was before that write is no news.
+        presence.remember(sighting("a", "2"), 1210);
+        assert_eq!(presence.note(sighting("a", "1"), 1230), Noted::Quiet);
+        assert!(!presence.is_lost(1000, 1240) && presence.is_lost(1000, 1245));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What the server does without being asked: it starts what is scheduled, ends what takes too long, completes releases, writes last
 //! contacts and forgets what is old. Everything it needs is in the database, so a server that was killed goes on here.
+//!
+//! Where several processes share a database, each makes its rounds and nobody leads: whatever a round does is asked for again within
+//! the transaction that does it, so that of two that come to the same only the first changes something, and one that is killed is
+//! not missed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +12,10 @@ use crate::clock::unix_seconds;
 use crate::fleet::judge::Stage;
 use crate::fleet::step::{Event, Step};
 use crate::http::App;
-use crate::presence::FLUSH_SECONDS;
+use crate::others::Others;
+use crate::presence::{FLUSH_SECONDS, SYNC_SECONDS};
 use crate::reach::reach;
-use crate::store::{Detail, Rollout, StoreError, Turn};
+use crate::store::{Detail, Member, Rollout, StoreError, Taken, Turn};
 
 /// Last contacts that are written in one transaction: others want to write, too.
 const FLUSH_BATCH: usize = 500;
@@ -32,14 +37,19 @@ pub async fn run(app: Arc<App>) {
     let mut rounds = tokio::time::interval(app.limits.round);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut flushed, mut forgotten) = (started, started);
+    let flush_seconds = if app.store.is_shared() { SYNC_SECONDS } else { FLUSH_SECONDS };
     let mut looks = HashMap::new();
+    let mut others = Others::new(started);
     loop {
         rounds.tick().await;
         let now = unix_seconds();
+        if let Err(error) = others.listen(&app, now).await {
+            log::error!("what other servers do is not heard: {error}");
+        }
         if let Err(error) = look_after_releases(&app, &mut looks, started, now).await {
             log::error!("releases are not looked after: {error}");
         }
-        if now - flushed >= FLUSH_SECONDS {
+        if now - flushed >= flush_seconds {
             flushed = now;
             flush(&app).await;
         }
@@ -111,30 +121,26 @@ async fn end_what_takes_too_long(
         let message = format!("nothing came of step {} within {seconds} s", step.as_str());
         let detail = Detail { code: Some(code), message: Some(&message), ..Detail::default() };
         for device in app.store.overdue(rollout, step, since).await? {
-            happen(app, rollout, &device, Event::TimedOut, detail).await?;
+            let still = |member: &Member| member.step == step && member.since <= since;
+            let taken = app.store.happen_while(rollout.id, &device, still, Event::TimedOut, detail).await?;
+            tell(app, rollout, taken);
         }
     }
     for device in app.store.overdue(rollout, Step::Installed, now).await? {
         let seen = app.presence.last_seen(&device).unwrap_or(0);
         if app.presence.is_lost(seen, now) {
-            happen(app, rollout, &device, Event::Reboot, Detail::default()).await?;
+            let detail = Detail::default();
+            tell(app, rollout, app.store.happen(rollout.id, &device, Event::Reboot, detail).await?);
         }
     }
     Ok(())
 }
 
-async fn happen(
-    app: &App,
-    rollout: &Rollout,
-    device: &str,
-    event: Event,
-    detail: Detail<'_>,
-) -> Result<(), StoreError> {
-    if let Some(taken) = app.store.happen(rollout.id, device, event, detail).await? {
-        log::info!("device {device} in release {}: {}", rollout.name, taken.step.as_str());
+fn tell(app: &App, rollout: &Rollout, taken: Option<Taken>) {
+    if let Some(taken) = taken {
+        log::info!("device {} in release {}: {}", taken.device, rollout.name, taken.step.as_str());
         app.live.step(&taken, unix_seconds());
     }
-    Ok(())
 }
 
 /// The look at the whole fleet is only taken when nobody is at it, since the release is not done as long as somebody is; and only

@@ -20,9 +20,7 @@ struct Question {
 /// `POST /api/v1/channels`: 204 when the document is kept, and for the same one again.
 pub(super) async fn publish(State(app): State<Arc<App>>, body: Body) -> Result<StatusCode, ApiError> {
     let document = input::bytes(body, &app.limits).await?;
-    let channel =
-        in_background(move || channels::publish(app.catalog.blobs().data(), app.catalog.root(), &document))
-            .await?;
+    let channel = channels::publish(&app.store, app.catalog.root(), &document).await?;
     log::info!("channel document {}: sequence {}", channel.counter, channel.sequence);
     Ok(StatusCode::NO_CONTENT)
 }
@@ -31,22 +29,21 @@ pub(super) async fn publish(State(app): State<Arc<App>>, body: Body) -> Result<S
 pub(super) async fn newest(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
     let question: Question = input::query(&uri)?;
     check_model("compatible", &question.compatible)?;
-    let read = move || channels::read(app.catalog.blobs().data(), &question.compatible);
-    Ok(match in_background(read).await? {
+    Ok(match app.store.channel(&question.compatible).await? {
         Some(document) => ([(header::CONTENT_TYPE, "application/toml")], document).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })
 }
 
-async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ChannelError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&error))?;
-    done.map_err(|error| match error {
-        ChannelError::Verify(error) => error.into(),
-        ChannelError::Replay { .. } => {
-            ApiError::new(StatusCode::CONFLICT, "METADATA_REPLAY", error.to_string())
+impl From<ChannelError> for ApiError {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Verify(error) => error.into(),
+            ChannelError::Store(error) => error.into(),
+            ChannelError::Replay { .. } => {
+                ApiError::new(StatusCode::CONFLICT, "METADATA_REPLAY", error.to_string())
+            }
+            ChannelError::Io { .. } => ApiError::internal(&error),
         }
-        ChannelError::Io { .. } => ApiError::internal(&error),
-    })
+    }
 }

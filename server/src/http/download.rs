@@ -1,8 +1,6 @@
 //! `GET /artifacts/<sha256>.otab` and `GET /deltas/<sha256>.otad-delta`: files, whole or in part, without holding more than a
 //! window of them.
 
-use std::io::SeekFrom;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -11,13 +9,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use otad_bundle::Digest;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::range::{Answer, Part, Span, decide};
 use super::several::Several;
 use super::{ApiError, App};
+use crate::blobs::{Blobs, Content};
 use crate::kind::Kind;
 
 /// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
@@ -78,20 +75,18 @@ async fn send(
         let message = format!("this {noun} was withdrawn by its operator");
         return Err(ApiError::new(StatusCode::GONE, "WITHDRAWN", message));
     }
-    Stored { path: app.catalog.blobs().path(kind, &sha256), kind, sha256, size: row.size }
-        .answer(method, headers)
-        .await
+    Stored { blobs: app.catalog.blobs(), kind, sha256, size: row.size }.answer(method, headers).await
 }
 
 /// A file on offer.
-struct Stored {
-    path: PathBuf,
+struct Stored<'a> {
+    blobs: &'a Blobs,
     kind: Kind,
     sha256: Digest,
     size: u64,
 }
 
-impl Stored {
+impl Stored<'_> {
     async fn answer(&self, method: &Method, headers: &HeaderMap) -> Result<Response, ApiError> {
         let (size, etag) = (self.size, format!("\"{}\"", self.sha256));
         // RFC 9110 section 14.2: a range is defined for GET only, so HEAD tells about the whole file.
@@ -156,9 +151,8 @@ impl Stored {
 
     /// Opens the file and streams `length` bytes from `first` on.
     async fn stream(&self, first: u64, length: u64) -> Result<Body, ApiError> {
-        let mut file = self.open().await?;
-        file.seek(SeekFrom::Start(first)).await.map_err(|error| self.unreadable(&error))?;
-        Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), WINDOW_BYTES)))
+        let part = self.open().await?.part(first, length).await.map_err(|error| self.unreadable(&error))?;
+        Ok(Body::from_stream(ReaderStream::with_capacity(part, WINDOW_BYTES)))
     }
 
     /// Opens the file and streams these spans of it, each as a part of the body.
@@ -166,13 +160,13 @@ impl Stored {
         let several = Several::new(spans, &self.sha256, self.content_type(), self.size);
         let content_type = value(several.content_type())?;
         let length = HeaderValue::from(several.length());
-        let (file, path) = (self.open().await?, self.path.clone());
+        let (content, kind, sha256) = (self.open().await?, self.kind, self.sha256);
         let (mut into, out) = tokio::io::duplex(SEVERAL_WINDOW_BYTES);
         // It ends with the body: what it writes to is closed when the client has gone.
         tokio::spawn(async move {
-            if let Err(error) = several.write(file, SEVERAL_WINDOW_BYTES, &mut into).await {
+            if let Err(error) = several.write(&content, SEVERAL_WINDOW_BYTES, &mut into).await {
                 // The body ends before its announced length then, which the client notices.
-                log::info!("{}: not all of the ranges were sent: {error}", path.display());
+                log::info!("{} {sha256}: not all of the ranges were sent: {error}", kind.noun());
             }
         });
         let body = Body::from_stream(ReaderStream::with_capacity(out, SEVERAL_WINDOW_BYTES));
@@ -180,20 +174,19 @@ impl Stored {
         Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
     }
 
-    async fn open(&self) -> Result<File, ApiError> {
-        let file = File::open(&self.path).await.map_err(|error| self.unreadable(&error))?;
-        let found = file.metadata().await.map_err(|error| self.unreadable(&error))?.len();
-        if found != self.size {
-            let (path, size) = (self.path.display(), self.size);
-            let problem =
-                format!("{path} has {found} bytes instead of {size}: withdraw it and upload it again");
-            return Err(ApiError::internal(&problem));
+    async fn open(&self) -> Result<Content, ApiError> {
+        let (noun, sha256, size) = (self.kind.noun(), &self.sha256, self.size);
+        match self.blobs.content(self.kind, sha256).await? {
+            Some((content, found)) if found == size => Ok(content),
+            Some((_, found)) => Err(ApiError::internal(&format!(
+                "{noun} {sha256} has {found} bytes instead of {size}: withdraw it and upload it again"
+            ))),
+            None => Err(self.unreadable(&"its file is gone: upload it again")),
         }
-        Ok(file)
     }
 
-    fn unreadable(&self, error: &std::io::Error) -> ApiError {
-        ApiError::internal(&format!("cannot read {}: {error}", self.path.display()))
+    fn unreadable(&self, error: &dyn std::fmt::Display) -> ApiError {
+        ApiError::internal(&format!("cannot read {} {}: {error}", self.kind.noun(), self.sha256))
     }
 }
 

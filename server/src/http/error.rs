@@ -115,7 +115,7 @@ impl From<NameError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::TooLarge { .. } => ApiError::invalid(error.to_string()),
+            StoreError::TooLarge { .. } | StoreError::Nul => ApiError::invalid(error.to_string()),
             StoreError::Full(_) => {
                 log::error!("{error}");
                 ApiError::quota("the server's database is full; its operator has to make room")
@@ -147,7 +147,12 @@ impl From<BlobError> for ApiError {
                 log::error!("{error}");
                 ApiError::quota("the server's disk is full; its operator has to make room")
             }
-            BlobError::Io { .. } => ApiError::internal(&error),
+            BlobError::Objects { .. } => {
+                log::error!("{error}");
+                let message = "the artifact store does not answer; the server's log says why";
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "STATE_IO", message)
+            }
+            BlobError::Worker(_) | BlobError::Io { .. } => ApiError::internal(&error),
         }
     }
 }
@@ -157,7 +162,7 @@ impl From<CatalogError> for ApiError {
         match error {
             CatalogError::Blob(error) => error.into(),
             CatalogError::Store(error) => error.into(),
-            CatalogError::Worker(error) => ApiError::internal(&error),
+            CatalogError::Worker(_) | CatalogError::OtherStore => ApiError::internal(&error),
             CatalogError::Verify(error) => error.into(),
             CatalogError::UnknownRelease { .. } => {
                 let message =

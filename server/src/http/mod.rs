@@ -83,6 +83,7 @@ impl App {
         limits: Limits,
     ) -> Result<App, StoreError> {
         let presence = Presence::new(limits.heartbeat_seconds, limits.max_devices, unix_seconds());
+        let presence = if store.is_shared() { presence.shared() } else { presence };
         let mut after: Option<String> = None;
         loop {
             let page = store.devices(after.as_deref(), DEVICE_PAGE).await?;

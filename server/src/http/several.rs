@@ -3,13 +3,13 @@
 //! Each part is the line end and boundary before it, two header lines, an empty line, and exactly the bytes of its range.
 //! The length of the whole is known before the first byte. No more than two windows of the file are held.
 
-use std::io::{self, SeekFrom};
+use std::io;
 
 use otad_bundle::Digest;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::range::Span;
+use crate::blobs::Content;
 
 /// Characters of the boundary: half the name of the file. No file can be made that holds its own SHA-256, so nothing in a
 /// part looks like the end of it.
@@ -53,14 +53,13 @@ impl Several {
     /// Writes the body, `window` bytes of the file at a time.
     pub(super) async fn write(
         &self,
-        mut file: File,
+        content: &Content,
         window: usize,
         into: &mut (impl AsyncWrite + Unpin),
     ) -> io::Result<()> {
         for (head, span) in &self.parts {
             into.write_all(head.as_bytes()).await?;
-            file.seek(SeekFrom::Start(span.first)).await?;
-            let mut bytes = BufReader::with_capacity(window, (&mut file).take(span.length()));
+            let mut bytes = BufReader::with_capacity(window, content.part(span.first, span.length()).await?);
             let sent = tokio::io::copy_buf(&mut bytes, into).await?;
             if sent != span.length() {
                 return Err(io::ErrorKind::UnexpectedEof.into());

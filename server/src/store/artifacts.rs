@@ -2,22 +2,22 @@
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
-use super::{Store, StoreError, from_db, to_db};
+use super::{Store, StoreError, Transaction, from_db, to_db};
 use crate::clock::unix_seconds;
 
 /// Candidates that are read for one update check. More than one, because the choice may come to look at more than
 /// the sequence.
 const MAX_CANDIDATES: i64 = 16;
 
-/// The columns of an [`Artifact`]. Models come as a JSON list, in the order of the manifest.
+/// The columns of an [`Artifact`]. Models come as lines, in the order of the manifest: their names have no control characters.
 macro_rules! select_artifact {
     ($rest:literal) => {
         concat!(
             "SELECT a.id, a.sha256, a.release, a.version, a.sequence, a.size, a.description, a.uploaded_at, ",
-            "a.withdrawn_at, (SELECT json_group_array(m.compatible) FROM (SELECT compatible FROM ",
-            "artifact_compatible WHERE artifact_id = a.id ORDER BY position) m) AS compatible FROM artifacts a ",
+            "a.withdrawn_at, (SELECT string_agg(m.compatible, '\n' ORDER BY m.position) FROM artifact_compatible m ",
+            "WHERE m.artifact_id = a.id) AS compatible FROM artifacts a ",
             $rest
         )
     };
@@ -81,14 +81,14 @@ impl Store {
     /// Records an artifact whose file is in place, or puts a withdrawn one back on offer.
     pub async fn publish(&self, new: &NewArtifact) -> Result<(Artifact, Publication), StoreError> {
         let mut transaction = self.write().await?;
-        let earlier = sqlx::query("SELECT id, withdrawn_at FROM artifacts WHERE sha256 = ?")
+        let earlier = sqlx::query("SELECT id, withdrawn_at FROM artifacts WHERE sha256 = $1")
             .bind(&new.sha256)
             .fetch_optional(&mut *transaction)
             .await?;
         let publication = match earlier {
             Some(row) if row.try_get::<Option<i64>, _>("withdrawn_at")?.is_none() => Publication::Repeated,
             Some(row) => {
-                sqlx::query("UPDATE artifacts SET withdrawn_at = NULL, uploaded_at = ? WHERE id = ?")
+                sqlx::query("UPDATE artifacts SET withdrawn_at = NULL, uploaded_at = $1 WHERE id = $2")
                     .bind(unix_seconds())
                     .bind(row.try_get::<i64, _>("id")?)
                     .execute(&mut *transaction)
@@ -100,7 +100,7 @@ impl Store {
                 Publication::New
             }
         };
-        let row = sqlx::query(select_artifact!("WHERE a.sha256 = ?"))
+        let row = sqlx::query(select_artifact!("WHERE a.sha256 = $1"))
             .bind(&new.sha256)
             .fetch_one(&mut *transaction)
             .await?;
@@ -110,7 +110,7 @@ impl Store {
 
     /// The artifact with this SHA-256, withdrawn or not.
     pub async fn artifact(&self, sha256: &str) -> Result<Option<Artifact>, StoreError> {
-        let row = sqlx::query(select_artifact!("WHERE a.sha256 = ?"))
+        let row = sqlx::query(select_artifact!("WHERE a.sha256 = $1"))
             .bind(sha256)
             .fetch_optional(&self.pool)
             .await?;
@@ -120,10 +120,10 @@ impl Store {
     /// A page of artifacts, newest first, older than `before` (an artifact's SHA-256), at most `limit`.
     pub async fn artifacts(&self, before: Option<&str>, limit: u32) -> Result<Vec<Artifact>, StoreError> {
         let rows = sqlx::query(select_artifact!(
-            "WHERE ?1 IS NULL OR a.id < (SELECT id FROM artifacts WHERE sha256 = ?1) ORDER BY a.id DESC LIMIT ?2"
+            "WHERE $1 IS NULL OR a.id < (SELECT id FROM artifacts WHERE sha256 = $1) ORDER BY a.id DESC LIMIT $2"
         ))
         .bind(before)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
@@ -135,8 +135,8 @@ impl Store {
         let Ok(above) = i64::try_from(above) else { return Ok(Vec::new()) };
         let rows = sqlx::query(select_artifact!(
             "JOIN artifact_compatible c ON c.artifact_id = a.id
-             WHERE c.compatible = ? AND a.sequence > ? AND a.withdrawn_at IS NULL
-             ORDER BY a.sequence DESC, a.uploaded_at DESC, a.id DESC LIMIT ?"
+             WHERE c.compatible = $1 AND a.sequence > $2 AND a.withdrawn_at IS NULL
+             ORDER BY a.sequence DESC, a.uploaded_at DESC, a.id DESC LIMIT $3"
         ))
         .bind(compatible)
         .bind(above)
@@ -147,13 +147,10 @@ impl Store {
     }
 }
 
-async fn insert(
-    transaction: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
-    new: &NewArtifact,
-) -> Result<(), StoreError> {
-    let id = sqlx::query(
+async fn insert(transaction: &mut Transaction, new: &NewArtifact) -> Result<(), StoreError> {
+    let row = sqlx::query(
         "INSERT INTO artifacts (sha256, release, version, sequence, size, description, uploaded_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
     )
     .bind(&new.sha256)
     .bind(&new.release)
@@ -162,24 +159,25 @@ async fn insert(
     .bind(to_db("size", new.size)?)
     .bind(&new.description)
     .bind(unix_seconds())
-    .execute(&mut **transaction)
-    .await?
-    .last_insert_rowid();
+    .fetch_one(&mut **transaction)
+    .await?;
+    let id: i64 = row.try_get("id")?;
     for (position, compatible) in (0_i64..).zip(&new.compatible) {
-        sqlx::query("INSERT INTO artifact_compatible (compatible, artifact_id, position) VALUES (?, ?, ?)")
-            .bind(compatible)
-            .bind(id)
-            .bind(position)
-            .execute(&mut **transaction)
-            .await?;
+        sqlx::query(
+            "INSERT INTO artifact_compatible (compatible, artifact_id, position) VALUES ($1, $2, $3)",
+        )
+        .bind(compatible)
+        .bind(id)
+        .bind(position)
+        .execute(&mut **transaction)
+        .await?;
     }
     Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<Artifact, StoreError> {
-    let models: String = row.try_get("compatible")?;
-    let compatible = serde_json::from_str(&models)
-        .map_err(|_| StoreError::Row { what: "list of models", value: models })?;
+fn read(row: &AnyRow) -> Result<Artifact, StoreError> {
+    let models: Option<String> = row.try_get("compatible")?;
+    let compatible = models.iter().flat_map(|models| models.lines()).map(str::to_owned).collect();
     Ok(Artifact {
         id: row.try_get("id")?,
         sha256: row.try_get("sha256")?,

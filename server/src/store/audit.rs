@@ -3,8 +3,7 @@
 use serde::Serialize;
 use sqlx::Row;
 
-use super::rollouts::Transaction;
-use super::{Store, StoreError};
+use super::{Store, StoreError, Transaction};
 use crate::clock::unix_seconds;
 
 /// One change that was asked for.
@@ -24,7 +23,7 @@ impl Store {
     /// Writes down that somebody asks for a change, and returns the number of the row.
     pub async fn audit(&self, who: &str, action: &str, subject: &str) -> Result<i64, StoreError> {
         let row =
-            sqlx::query("INSERT INTO audit (at, who, action, subject) VALUES (?, ?, ?, ?) RETURNING id")
+            sqlx::query("INSERT INTO audit (at, who, action, subject) VALUES ($1, $2, $3, $4) RETURNING id")
                 .bind(unix_seconds())
                 .bind(who)
                 .bind(action)
@@ -36,7 +35,7 @@ impl Store {
 
     /// Writes down what came of a change, and what it was about if its path did not say.
     pub async fn audit_done(&self, id: i64, status: u16, subject: Option<&str>) -> Result<(), StoreError> {
-        sqlx::query("UPDATE audit SET status = ?, subject = coalesce(?, subject) WHERE id = ?")
+        sqlx::query("UPDATE audit SET status = $1, subject = coalesce($2, subject) WHERE id = $3")
             .bind(i64::from(status))
             .bind(subject)
             .bind(id)
@@ -48,10 +47,10 @@ impl Store {
     /// Changes, newest first, before the row `before`.
     pub async fn audit_log(&self, before: Option<i64>, limit: u32) -> Result<Vec<Entry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, at, who, action, subject, status FROM audit WHERE ?1 IS NULL OR id < ?1 ORDER BY id DESC LIMIT ?2",
+            "SELECT id, at, who, action, subject, status FROM audit WHERE $1 IS NULL OR id < $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(before)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
@@ -75,7 +74,7 @@ pub(super) async fn by_itself(
     action: &str,
     subject: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (at, who, action, subject, status) VALUES (?, 'otaserver', ?, ?, 200)")
+    sqlx::query("INSERT INTO audit (at, who, action, subject, status) VALUES ($1, 'otaserver', $2, $3, 200)")
         .bind(unix_seconds())
         .bind(action)
         .bind(subject)

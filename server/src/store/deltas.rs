@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::{Publication, Store, StoreError, from_db, to_db};
 use crate::clock::unix_seconds;
@@ -58,7 +58,7 @@ pub struct NewDelta {
 impl Store {
     /// Whether a release has an artifact on offer.
     pub async fn offers_release(&self, release: &str) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM artifacts WHERE release = ? AND withdrawn_at IS NULL LIMIT 1")
+        let row = sqlx::query("SELECT 1 FROM artifacts WHERE release = $1 AND withdrawn_at IS NULL LIMIT 1")
             .bind(release)
             .fetch_optional(&self.pool)
             .await?;
@@ -69,9 +69,9 @@ impl Store {
     pub async fn publish_delta(&self, new: &NewDelta) -> Result<(Delta, Publication), StoreError> {
         let mut transaction = self.write().await?;
         let changed = sqlx::query(
-            "INSERT INTO deltas (sha256, from_release, to_release, size, uploaded_at) VALUES (?, ?, ?, ?, ?)
+            "INSERT INTO deltas (sha256, from_release, to_release, size, uploaded_at) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (sha256) DO UPDATE SET withdrawn_at = NULL, uploaded_at = excluded.uploaded_at
-               WHERE withdrawn_at IS NOT NULL",
+               WHERE deltas.withdrawn_at IS NOT NULL",
         )
         .bind(&new.sha256)
         .bind(&new.from_release)
@@ -81,7 +81,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        let row = sqlx::query(select_delta!("WHERE sha256 = ?"))
+        let row = sqlx::query(select_delta!("WHERE sha256 = $1"))
             .bind(&new.sha256)
             .fetch_one(&mut *transaction)
             .await?;
@@ -92,10 +92,10 @@ impl Store {
     /// A page of deltas, newest first, older than `before` (a delta's SHA-256), at most `limit`.
     pub async fn deltas(&self, before: Option<&str>, limit: u32) -> Result<Vec<Delta>, StoreError> {
         let rows = sqlx::query(select_delta!(
-            "WHERE ?1 IS NULL OR id < (SELECT id FROM deltas WHERE sha256 = ?1) ORDER BY id DESC LIMIT ?2"
+            "WHERE $1 IS NULL OR id < (SELECT id FROM deltas WHERE sha256 = $1) ORDER BY id DESC LIMIT $2"
         ))
         .bind(before)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
@@ -104,7 +104,7 @@ impl Store {
     /// What is on offer between two releases, smallest first.
     pub async fn deltas_between(&self, from: &str, to: &str) -> Result<Vec<Delta>, StoreError> {
         let rows = sqlx::query(select_delta!(
-            "WHERE from_release = ? AND to_release = ? AND withdrawn_at IS NULL ORDER BY size, id LIMIT ?"
+            "WHERE from_release = $1 AND to_release = $2 AND withdrawn_at IS NULL ORDER BY size, id LIMIT $3"
         ))
         .bind(from)
         .bind(to)
@@ -119,23 +119,24 @@ impl Store {
     pub async fn withdraw_deltas_to(&self, release: &str) -> Result<Vec<String>, StoreError> {
         let mut transaction = self.write().await?;
         sqlx::query(
-            "UPDATE deltas SET withdrawn_at = ?2 WHERE to_release = ?1 AND withdrawn_at IS NULL AND NOT EXISTS
-               (SELECT 1 FROM artifacts WHERE release = ?1 AND withdrawn_at IS NULL)",
+            "UPDATE deltas SET withdrawn_at = $2 WHERE to_release = $1 AND withdrawn_at IS NULL AND NOT EXISTS
+               (SELECT 1 FROM artifacts WHERE release = $1 AND withdrawn_at IS NULL)",
         )
         .bind(release)
         .bind(unix_seconds())
         .execute(&mut *transaction)
         .await?;
-        let rows = sqlx::query("SELECT sha256 FROM deltas WHERE to_release = ? AND withdrawn_at IS NOT NULL")
-            .bind(release)
-            .fetch_all(&mut *transaction)
-            .await?;
+        let rows =
+            sqlx::query("SELECT sha256 FROM deltas WHERE to_release = $1 AND withdrawn_at IS NOT NULL")
+                .bind(release)
+                .fetch_all(&mut *transaction)
+                .await?;
         transaction.commit().await?;
         rows.iter().map(|row| Ok(row.try_get("sha256")?)).collect()
     }
 }
 
-fn read(row: &SqliteRow) -> Result<Delta, StoreError> {
+fn read(row: &AnyRow) -> Result<Delta, StoreError> {
     Ok(Delta {
         id: row.try_get("id")?,
         sha256: row.try_get("sha256")?,

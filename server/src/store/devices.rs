@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::{Store, StoreError, from_db, to_db};
 use crate::clock::unix_seconds;
@@ -128,10 +128,11 @@ impl Store {
         sqlx::query(
             "INSERT INTO devices (device, compatible, version, sequence, user_agent, first_seen, last_seen, release,
                boot_id, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, ?9)
-             ON CONFLICT (device) DO UPDATE SET compatible = ?2, version = coalesce(?3, version),
-               sequence = coalesce(?4, sequence), user_agent = ?5, last_seen = ?6, release = coalesce(?7, release),
-               boot_id = coalesce(?8, boot_id), state = coalesce(?9, state)",
+             VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9)
+             ON CONFLICT (device) DO UPDATE SET compatible = $2, version = coalesce($3, devices.version),
+               sequence = coalesce($4, devices.sequence), user_agent = $5, last_seen = $6,
+               release = coalesce($7, devices.release), boot_id = coalesce($8, devices.boot_id),
+               state = coalesce($9, devices.state)",
         )
         .bind(sighting.device)
         .bind(sighting.compatible)
@@ -151,7 +152,7 @@ impl Store {
     pub async fn seen(&self, contacts: &[(String, i64)]) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         for (device, at) in contacts {
-            sqlx::query("UPDATE devices SET last_seen = ?2 WHERE device = ?1 AND last_seen < ?2")
+            sqlx::query("UPDATE devices SET last_seen = $2 WHERE device = $1 AND last_seen < $2")
                 .bind(device)
                 .bind(at)
                 .execute(&mut *transaction)
@@ -168,10 +169,10 @@ impl Store {
                d.release, d.boot_id, d.state, r.report_id, r.outcome, r.version AS report_version, r.code, r.message, r.received_at
              FROM devices d LEFT JOIN reports r
                ON r.id = (SELECT max(id) FROM reports WHERE device = d.device)
-             WHERE d.device > coalesce(?, '') ORDER BY d.device LIMIT ?",
+             WHERE d.device > coalesce($1, '') ORDER BY d.device LIMIT $2",
         )
         .bind(after)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         let mut devices: Vec<Device> = rows.iter().map(read).collect::<Result<_, _>>()?;
@@ -184,6 +185,18 @@ impl Store {
         Ok(devices)
     }
 
+    /// Devices that were here since a time, without what was reported or is known about them otherwise.
+    pub async fn devices_since(&self, at: i64) -> Result<Vec<Device>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT d.device, d.compatible, d.version, d.sequence, d.user_agent, d.first_seen, d.last_seen, d.release,
+               d.boot_id, d.state, NULL AS report_id FROM devices d WHERE d.last_seen >= $1",
+        )
+        .bind(at)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
     /// One device.
     pub async fn device(&self, name: &str) -> Result<Option<Device>, StoreError> {
         let row = sqlx::query(
@@ -192,7 +205,7 @@ impl Store {
                r.received_at
              FROM devices d LEFT JOIN reports r
                ON r.id = (SELECT max(id) FROM reports WHERE device = d.device)
-             WHERE d.device = ?",
+             WHERE d.device = $1",
         )
         .bind(name)
         .fetch_optional(&self.pool)
@@ -211,7 +224,7 @@ impl Store {
     /// The attributes of the devices between two names, both included.
     async fn attributes(&self, first: &str, last: &str) -> Result<Attributes, StoreError> {
         let rows =
-            sqlx::query("SELECT device, name, value FROM device_attributes WHERE device BETWEEN ? AND ?")
+            sqlx::query("SELECT device, name, value FROM device_attributes WHERE device BETWEEN $1 AND $2")
                 .bind(first)
                 .bind(last)
                 .fetch_all(&self.pool)
@@ -231,12 +244,12 @@ impl Store {
         attributes: &BTreeMap<String, String>,
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        sqlx::query("DELETE FROM device_attributes WHERE device = ?")
+        sqlx::query("DELETE FROM device_attributes WHERE device = $1")
             .bind(device)
             .execute(&mut *transaction)
             .await?;
         for (name, value) in attributes {
-            sqlx::query("INSERT INTO device_attributes (device, name, value) VALUES (?, ?, ?)")
+            sqlx::query("INSERT INTO device_attributes (device, name, value) VALUES ($1, $2, $3)")
                 .bind(device)
                 .bind(name)
                 .bind(value)
@@ -267,7 +280,7 @@ impl Store {
 /// Attributes by device.
 type Attributes = HashMap<String, BTreeMap<String, String>>;
 
-fn read(row: &SqliteRow) -> Result<Device, StoreError> {
+fn read(row: &AnyRow) -> Result<Device, StoreError> {
     let sequence: Option<i64> = row.try_get("sequence")?;
     let last_report = match row.try_get::<Option<String>, _>("report_id")? {
         Some(report_id) => Some(LastReport {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::{Store, StoreError};
 use crate::clock::unix_seconds;
@@ -35,14 +35,14 @@ impl Store {
     pub async fn add_group(&self, name: &str, filters: &[Filter]) -> Result<Option<Group>, StoreError> {
         let mut transaction = self.write().await?;
         sqlx::query(
-            "INSERT INTO device_groups (name, filters, created_at) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO device_groups (name, filters, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
         )
         .bind(name)
         .bind(super::to_json("filters", &filters)?)
         .bind(unix_seconds())
         .execute(&mut *transaction)
         .await?;
-        let row = sqlx::query("SELECT name, filters, created_at FROM device_groups WHERE name = ?")
+        let row = sqlx::query("SELECT name, filters, created_at FROM device_groups WHERE name = $1")
             .bind(name)
             .fetch_one(&mut *transaction)
             .await?;
@@ -60,7 +60,7 @@ impl Store {
 
     /// One group.
     pub async fn group(&self, name: &str) -> Result<Option<Group>, StoreError> {
-        let row = sqlx::query("SELECT name, filters, created_at FROM device_groups WHERE name = ?")
+        let row = sqlx::query("SELECT name, filters, created_at FROM device_groups WHERE name = $1")
             .bind(name)
             .fetch_optional(&self.pool)
             .await?;
@@ -70,14 +70,14 @@ impl Store {
     /// Removes a group that no release is for.
     pub async fn remove_group(&self, name: &str) -> Result<Removal, StoreError> {
         let mut transaction = self.write().await?;
-        let used = sqlx::query("SELECT 1 FROM rollouts WHERE device_group = ? LIMIT 1")
+        let used = sqlx::query("SELECT 1 FROM rollouts WHERE device_group = $1 LIMIT 1")
             .bind(name)
             .fetch_optional(&mut *transaction)
             .await?;
         if used.is_some() {
             return Ok(Removal::InUse);
         }
-        let removed = sqlx::query("DELETE FROM device_groups WHERE name = ?")
+        let removed = sqlx::query("DELETE FROM device_groups WHERE name = $1")
             .bind(name)
             .execute(&mut *transaction)
             .await?
@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<Group, StoreError> {
+fn read(row: &AnyRow) -> Result<Group, StoreError> {
     Ok(Group {
         name: row.try_get("name")?,
         filters: super::from_json("filters", row.try_get("filters")?)?,

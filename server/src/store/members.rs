@@ -6,12 +6,12 @@
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::happenings::{Happening, note};
 use super::records::{self, NewRecord};
-use super::rollouts::{Rollout, Transaction, Turn, by_id, take_turn};
-use super::{Store, StoreError};
+use super::rollouts::{Rollout, Turn, by_id, take_turn};
+use super::{Store, StoreError, Transaction};
 use crate::clock::unix_seconds;
 use crate::fleet::class::Class;
 use crate::fleet::judge::{Results, Verdict, judge};
@@ -30,11 +30,11 @@ macro_rules! select_member {
 }
 
 /// Counts who is at it, as SQL: [`Step::is_under_way`].
-const UNDER_WAY: &str = "SELECT count(*) FROM rollout_devices WHERE (?1 IS NULL OR rollout_id = ?1) AND step IN \
+const UNDER_WAY: &str = "SELECT count(*) FROM rollout_devices WHERE ($1 IS NULL OR rollout_id = $1) AND step IN \
                          ('offered', 'downloading', 'installing', 'installed', 'rebooting', 'on-trial')";
 /// Counts who holds one of the places of a release, as SQL: everybody at it but those who wait for their reboot. That has no time
 /// limit, so whoever only says to have installed would hold a place for ever.
-const PLACES_TAKEN: &str = "SELECT count(*) FROM rollout_devices WHERE (?1 IS NULL OR rollout_id = ?1) AND step IN \
+const PLACES_TAKEN: &str = "SELECT count(*) FROM rollout_devices WHERE ($1 IS NULL OR rollout_id = $1) AND step IN \
                             ('offered', 'downloading', 'installing', 'rebooting', 'on-trial')";
 
 /// A device in a release.
@@ -204,7 +204,7 @@ const fn default_code(step: Step) -> &'static str {
 async fn write(transaction: &mut Transaction, row: &Member) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO rollout_devices (rollout_id, device, step, since, class, code, message, attempts, offered_at,
-           next_try_at, installed_in, from_version, denied) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           next_try_at, installed_in, from_version, denied) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (rollout_id, device) DO UPDATE SET step = excluded.step, since = excluded.since,
            class = excluded.class, code = excluded.code, message = excluded.message, attempts = excluded.attempts,
            offered_at = excluded.offered_at, next_try_at = excluded.next_try_at,
@@ -262,7 +262,7 @@ async fn record(
 /// Counts results, within a transaction.
 pub(super) async fn results(transaction: &mut Transaction, rollout_id: i64) -> Result<Results, StoreError> {
     let rows = sqlx::query(
-        "SELECT step, class, count(*) AS devices FROM rollout_devices WHERE rollout_id = ? GROUP BY step, class",
+        "SELECT step, class, count(*) AS devices FROM rollout_devices WHERE rollout_id = $1 GROUP BY step, class",
     )
     .bind(rollout_id)
     .fetch_all(&mut **transaction)
@@ -319,7 +319,7 @@ pub(super) async fn withdraw_offers(
     rollout: &Rollout,
     now: i64,
 ) -> Result<(), StoreError> {
-    let rows = sqlx::query(select_member!("WHERE rollout_id = ? AND step = 'offered'"))
+    let rows = sqlx::query(select_member!("WHERE rollout_id = $1 AND step = 'offered'"))
         .bind(rollout.id)
         .fetch_all(&mut **transaction)
         .await?;
@@ -333,7 +333,7 @@ pub(super) async fn withdraw_offers(
 impl Store {
     /// Where a device stands in each release that it was offered.
     pub async fn memberships(&self, device: &str) -> Result<Vec<Member>, StoreError> {
-        let rows = sqlx::query(select_member!("WHERE device = ? ORDER BY rollout_id DESC"))
+        let rows = sqlx::query(select_member!("WHERE device = $1 ORDER BY rollout_id DESC"))
             .bind(device)
             .fetch_all(&self.pool)
             .await?;
@@ -349,12 +349,12 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Member>, StoreError> {
         let rows = sqlx::query(select_member!(
-            "WHERE rollout_id = ?1 AND (?2 IS NULL OR step = ?2) AND device > coalesce(?3, '') ORDER BY device LIMIT ?4"
+            "WHERE rollout_id = $1 AND ($2 IS NULL OR step = $2) AND device > coalesce($3, '') ORDER BY device LIMIT $4"
         ))
         .bind(rollout.id)
         .bind(step.map(Step::as_str))
         .bind(after)
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(read).collect()
@@ -363,7 +363,7 @@ impl Store {
     /// The numbers of a release: devices by step and kind of trouble.
     pub async fn counts(&self, rollout: &Rollout) -> Result<Vec<(Step, Option<Class>, u32)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT step, class, count(*) AS devices FROM rollout_devices WHERE rollout_id = ? GROUP BY step, class",
+            "SELECT step, class, count(*) AS devices FROM rollout_devices WHERE rollout_id = $1 GROUP BY step, class",
         )
         .bind(rollout.id)
         .fetch_all(&self.pool)
@@ -424,8 +424,24 @@ impl Store {
         event: Event,
         detail: Detail<'_>,
     ) -> Result<Option<Taken>, StoreError> {
+        self.happen_while(rollout_id, device, |_| true, event, detail).await
+    }
+
+    /// The same if the device still stands where the event is about: since it was looked at, it may have gone on, here or by the
+    /// word of another process.
+    pub async fn happen_while(
+        &self,
+        rollout_id: i64,
+        device: &str,
+        still: impl Fn(&Member) -> bool + Send,
+        event: Event,
+        detail: Detail<'_>,
+    ) -> Result<Option<Taken>, StoreError> {
         let mut transaction = self.write().await?;
         let Some(member) = member(&mut transaction, rollout_id, device).await? else { return Ok(None) };
+        if !still(&member) {
+            return Ok(None);
+        }
         let rollout = by_id(&mut transaction, rollout_id).await?;
         let taken = apply(&mut transaction, &rollout, Some(&member), device, event, detail).await?;
         if taken.is_some() {
@@ -442,7 +458,7 @@ impl Store {
         since: i64,
     ) -> Result<Vec<String>, StoreError> {
         let rows = sqlx::query(
-            "SELECT device FROM rollout_devices WHERE rollout_id = ? AND step = ? AND since <= ?",
+            "SELECT device FROM rollout_devices WHERE rollout_id = $1 AND step = $2 AND since <= $3",
         )
         .bind(rollout.id)
         .bind(step.as_str())
@@ -476,8 +492,8 @@ impl Store {
             write(&mut transaction, &row).await?;
         }
         sqlx::query(
-            "UPDATE rollout_devices SET denied = ?, next_try_at = CASE WHEN step IN
-               ('rolled-back', 'failed', 'cancelled') THEN ? ELSE next_try_at END WHERE rollout_id = ? AND device = ?",
+            "UPDATE rollout_devices SET denied = $1, next_try_at = CASE WHEN step IN
+               ('rolled-back', 'failed', 'cancelled') THEN $2 ELSE next_try_at END WHERE rollout_id = $3 AND device = $4",
         )
         .bind(i64::from(denied))
         .bind((!denied).then_some(now))
@@ -530,7 +546,7 @@ pub(super) async fn member(
     rollout_id: i64,
     device: &str,
 ) -> Result<Option<Member>, StoreError> {
-    let row = sqlx::query(select_member!("WHERE rollout_id = ? AND device = ?"))
+    let row = sqlx::query(select_member!("WHERE rollout_id = $1 AND device = $2"))
         .bind(rollout_id)
         .bind(device)
         .fetch_optional(&mut **transaction)
@@ -538,7 +554,7 @@ pub(super) async fn member(
     row.as_ref().map(read).transpose()
 }
 
-fn read_number(row: &SqliteRow) -> Result<u32, StoreError> {
+fn read_number(row: &AnyRow) -> Result<u32, StoreError> {
     let value: i64 = row.try_get(0)?;
     u32::try_from(value).map_err(|_| StoreError::Row { what: "count", value: value.to_string() })
 }
@@ -547,7 +563,7 @@ fn read_step(text: String) -> Result<Step, StoreError> {
     Step::parse(&text).ok_or(StoreError::Row { what: "step", value: text })
 }
 
-fn read_count(row: &SqliteRow) -> Result<(Step, Option<Class>, u32), StoreError> {
+fn read_count(row: &AnyRow) -> Result<(Step, Option<Class>, u32), StoreError> {
     let class: Option<String> = row.try_get("class")?;
     let devices: i64 = row.try_get("devices")?;
     let devices =
@@ -555,7 +571,7 @@ fn read_count(row: &SqliteRow) -> Result<(Step, Option<Class>, u32), StoreError>
     Ok((read_step(row.try_get("step")?)?, class.as_deref().and_then(Class::parse), devices))
 }
 
-fn read(row: &SqliteRow) -> Result<Member, StoreError> {
+fn read(row: &AnyRow) -> Result<Member, StoreError> {
     let class: Option<String> = row.try_get("class")?;
     let attempts: i64 = row.try_get("attempts")?;
     Ok(Member {

@@ -1,13 +1,15 @@
 //! The database: what was uploaded, who was seen, what was reported.
 //!
-//! It promises that a call that returned is on the disk (WAL with `synchronous=FULL`) and that a kill at any point
-//! leaves the state before or after a call, never between. It never deletes or rebuilds a database: a broken one is an
-//! error that names the file. The statements are plain SQL so that another engine can stand behind the same functions.
+//! It promises that a call that returned is on the disk and that a kill at any point leaves the state before or after a
+//! call, never between. It never deletes or rebuilds a database: a broken one is an error that names it. The statements are
+//! plain SQL that SQLite and PostgreSQL both take; in what they differ is in `engine.rs` alone.
 
 mod artifacts;
 mod audit;
+mod channels;
 mod deltas;
 mod devices;
+mod engine;
 mod files;
 mod groups;
 mod happenings;
@@ -18,19 +20,20 @@ mod rollouts;
 mod tokens;
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+use sqlx::{AnyPool, AssertSqlSafe, SqlSafeStr};
+
+use engine::Engine;
 
 pub use artifacts::{Artifact, NewArtifact, Publication};
 pub use audit::Entry;
+pub use channels::Keeping;
 pub use deltas::{Delta, NewDelta};
 pub use devices::{Device, LastReport, Sighting};
+pub use engine::Location;
 pub use files::FileRow;
 pub use groups::{Group, Removal};
 pub use happenings::Past;
@@ -40,16 +43,14 @@ pub use reports::{Outcome, Receipt, Report, StoredReport};
 pub use rollouts::{NewRollout, Rollout, Turn};
 pub use tokens::{Operator, hash};
 
-/// SQLite's page size, in bytes; its default since 2016 and that of most disks.
-const PAGE_BYTES: u64 = 4096;
-/// Readers in parallel; SQLite has one writer whatever is asked for.
-const CONNECTIONS: u32 = 4;
-/// How long a statement waits for the one writer.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a health check waits before it calls the database stuck. Below the usual probe timeout of 5 s.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// SQLite's primary result code for a full disk or a database at its page limit (sqlite3.h, `SQLITE_FULL`).
 const SQLITE_FULL: i32 = 13;
+/// PostgreSQL's code for a full disk (SQLSTATE, `disk_full`).
+const DISK_FULL: &str = "53100";
+/// PostgreSQL's code for a text that is none (SQLSTATE, `character_not_in_repertoire`): ours are UTF-8, so it holds a NUL.
+const NO_TEXT: &str = "22021";
 
 /// Migrations in order. The list is append-only: a database in the field has run them as they stand here.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -57,28 +58,29 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "fleet", include_str!("../../migrations/0003_fleet.sql")),
     (4, "marks", include_str!("../../migrations/0004_marks.sql")),
+    (5, "channels", include_str!("../../migrations/0005_channels.sql")),
 ];
 
 /// Why the database did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It cannot be opened or created.
-    #[error(
-        "cannot open the database {path}: {source}; it is never rebuilt by itself: restore a backup, or move it away to start empty"
-    )]
+    #[error("cannot open the database {name}: {source}; {advice}")]
     Open {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
+        /// Which database: a path, or a name and a host.
+        name: String,
+        /// What the engine said.
         source: sqlx::Error,
+        /// What to do about it.
+        advice: &'static str,
     },
     /// Its schema cannot be brought to this version.
     #[error(
-        "cannot bring the database {path} to this version: {source}; a newer otaserver may have written it"
+        "cannot bring the database {name} to this version: {source}; a newer otaserver may have written it"
     )]
     Migrate {
-        /// The database file.
-        path: PathBuf,
+        /// Which database: a path, or a name and a host.
+        name: String,
         /// What the migration said.
         source: sqlx::migrate::MigrateError,
     },
@@ -88,6 +90,9 @@ pub enum StoreError {
     /// A statement failed.
     #[error("the database failed: {0}")]
     Query(sqlx::Error),
+    /// A text holds what PostgreSQL cannot.
+    #[error("a text holds a NUL, which the database does not take")]
+    Nul,
     /// No answer in time: another process holds it, or the disk hangs.
     #[error("the database gave no answer within {} s", HEALTH_TIMEOUT.as_secs())]
     Stuck,
@@ -111,42 +116,54 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        // Extended codes keep the primary one in their low byte.
-        let primary = error
-            .as_database_error()
-            .and_then(|database| database.code())
-            .and_then(|code| code.parse::<i32>().ok())
-            .map(|code| code & 0xff);
-        if primary == Some(SQLITE_FULL) { StoreError::Full(error) } else { StoreError::Query(error) }
+        let code = error.as_database_error().and_then(|database| database.code());
+        // Extended codes of SQLite keep the primary one in their low byte.
+        let primary = code.as_deref().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        match code.as_deref() {
+            Some(DISK_FULL) => StoreError::Full(error),
+            Some(NO_TEXT) => StoreError::Nul,
+            // SQLSTATE has five characters, SQLite's numbers have less.
+            Some(code) if code.len() < DISK_FULL.len() && primary == Some(SQLITE_FULL) => {
+                StoreError::Full(error)
+            }
+            _ => StoreError::Query(error),
+        }
     }
 }
+
+/// The right to publish or withdraw a file, for as long as the value lives.
+#[derive(Debug)]
+pub struct CatalogLock {
+    _held: Transaction,
+}
+
+/// A transaction that writes: nobody else does until it ends.
+type Transaction = sqlx::Transaction<'static, sqlx::Any>;
 
 /// The open database. Cheap to clone; all clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: AnyPool,
+    engine: Engine,
 }
 
 impl Store {
-    /// Opens or creates `path` and brings it to the schema of this version.
+    /// Opens or creates the SQLite database `path`, which stops growing at `max_bytes`.
     pub async fn open(path: &Path, max_bytes: u64) -> Result<Store, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // NORMAL may lose a commit in a power cut, and an upload that was answered with 201 must not vanish.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("max_page_count", (max_bytes / PAGE_BYTES).max(16).to_string());
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(BUSY_TIMEOUT)
-            .connect_with(options)
-            .await
-            .map_err(|source| StoreError::Open { path: path.into(), source })?;
-        migrator().run(&pool).await.map_err(|source| StoreError::Migrate { path: path.into(), source })?;
-        Ok(Store { pool })
+        Store::at(&Location::File(path.into(), max_bytes)).await
+    }
+
+    /// Opens a database and brings it to the schema of this version.
+    pub async fn at(location: &Location) -> Result<Store, StoreError> {
+        let (engine, pool) = engine::open(location).await?;
+        let migrated = migrator(engine).run(&pool).await;
+        migrated.map_err(|source| StoreError::Migrate { name: location.to_string(), source })?;
+        Ok(Store { pool, engine })
+    }
+
+    /// Whether other processes may work with the same database.
+    pub fn is_shared(&self) -> bool {
+        self.engine == Engine::Postgres
     }
 
     /// Whether the database answers and would take a write. Nothing is written.
@@ -165,21 +182,22 @@ impl Store {
         self.pool.close().await;
     }
 
-    /// Begins a write. `IMMEDIATE`, because a transaction that begins as a reader cannot wait for the writer's lock later.
-    async fn write(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, StoreError> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    /// Waits for the right to publish or withdraw files. `None` where no other process can do so anyway.
+    pub async fn lock_catalog(&self, patience: Duration) -> Result<Option<CatalogLock>, StoreError> {
+        let held = self.engine.catalog_lock(&self.pool, patience).await?;
+        Ok(held.map(|held| CatalogLock { _held: held }))
+    }
+
+    /// Begins a write.
+    async fn write(&self) -> Result<Transaction, StoreError> {
+        self.engine.begin(&self.pool).await
     }
 }
 
-fn migrator() -> Migrator {
+fn migrator(engine: Engine) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|&(version, description, sql)| {
-        Migration::new(
-            version,
-            Cow::Borrowed(description),
-            MigrationType::Simple,
-            AssertSqlSafe(sql).into_sql_str(),
-            false,
-        )
+        let sql = AssertSqlSafe(engine.dialect(sql)).into_sql_str();
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, sql, false)
     });
     Migrator::with_migrations(migrations.collect())
 }

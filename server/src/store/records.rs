@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
-use super::rollouts::Transaction;
-use super::{Store, StoreError, to_db};
+use super::{Store, StoreError, Transaction, to_db};
 use crate::fleet::class::Class;
 
 /// Records that are kept per device; the oldest go first.
@@ -109,7 +108,7 @@ pub(super) async fn upsert(
     sqlx::query(
         "INSERT INTO records (record_id, device_id, rollout, device_group, release, firmware_version, from_version,
            timestamp, status, duration_ms, error_class, error_code, phase, bytes_fetched)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
          ON CONFLICT (record_id) DO UPDATE SET timestamp = excluded.timestamp, status = excluded.status,
            duration_ms = excluded.duration_ms, error_class = excluded.error_class, error_code = excluded.error_code,
            phase = excluded.phase, bytes_fetched = coalesce(excluded.bytes_fetched, records.bytes_fetched)
@@ -132,8 +131,8 @@ pub(super) async fn upsert(
     .execute(&mut **transaction)
     .await?;
     sqlx::query(
-        "DELETE FROM records WHERE device_id = ?1 AND timestamp <
-           (SELECT timestamp FROM records WHERE device_id = ?1 ORDER BY timestamp DESC LIMIT 1 OFFSET ?2)",
+        "DELETE FROM records WHERE device_id = $1 AND timestamp <
+           (SELECT timestamp FROM records WHERE device_id = $1 ORDER BY timestamp DESC LIMIT 1 OFFSET $2)",
     )
     .bind(new.device)
     .bind(KEPT_PER_DEVICE)
@@ -153,12 +152,12 @@ impl Store {
         let rows = sqlx::query(
             "SELECT record_id, device_id, rollout, device_group, release, firmware_version, from_version, timestamp,
                status, duration_ms, error_class, error_code, phase, bytes_fetched FROM records
-             WHERE (?1 IS NULL OR rollout = ?1) AND (?2 IS NULL OR device_group = ?2)
-               AND (?3 IS NULL OR device_id = ?3) AND timestamp >= coalesce(?4, 0)
-               AND (?5 IS NULL OR timestamp < ?5)
-               AND (?6 IS NULL OR (timestamp, record_id) <
-                     (SELECT timestamp, record_id FROM records WHERE record_id = ?6))
-             ORDER BY timestamp DESC, record_id DESC LIMIT ?7",
+             WHERE ($1 IS NULL OR rollout = $1) AND ($2 IS NULL OR device_group = $2)
+               AND ($3 IS NULL OR device_id = $3) AND timestamp >= coalesce($4, 0)
+               AND ($5 IS NULL OR timestamp < $5)
+               AND ($6 IS NULL OR (timestamp, record_id) <
+                     (SELECT timestamp, record_id FROM records WHERE record_id = $6))
+             ORDER BY timestamp DESC, record_id DESC LIMIT $7",
         )
         .bind(&of.release)
         .bind(&of.group)
@@ -179,12 +178,19 @@ impl Store {
 
     /// Forgets records and history from before a time, Unix seconds.
     pub async fn forget(&self, before: i64) -> Result<u64, StoreError> {
-        let records =
-            sqlx::query("DELETE FROM records WHERE timestamp < ?").bind(before).execute(&self.pool).await?;
-        let steps =
-            sqlx::query("DELETE FROM happenings WHERE at < ?").bind(before).execute(&self.pool).await?;
-        let audit = sqlx::query("DELETE FROM audit WHERE at < ?").bind(before).execute(&self.pool).await?;
-        Ok(records.rows_affected() + steps.rows_affected() + audit.rows_affected())
+        // A write like the others, so that no two lock the same rows in another order each.
+        let mut transaction = self.write().await?;
+        let mut forgotten = 0;
+        for statement in [
+            "DELETE FROM records WHERE timestamp < $1",
+            "DELETE FROM happenings WHERE at < $1",
+            "DELETE FROM audit WHERE at < $1",
+        ] {
+            forgotten +=
+                sqlx::query(statement).bind(before).execute(&mut *transaction).await?.rows_affected();
+        }
+        transaction.commit().await?;
+        Ok(forgotten)
     }
 }
 
@@ -220,7 +226,7 @@ fn sum_up(records: &[Record]) -> Statistics {
     sum
 }
 
-fn read(row: &SqliteRow) -> Result<Record, StoreError> {
+fn read(row: &AnyRow) -> Result<Record, StoreError> {
     Ok(Record {
         record_id: row.try_get("record_id")?,
         device_id: row.try_get("device_id")?,

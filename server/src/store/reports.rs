@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::members::{self, Detail, Member, Taken};
 use super::records::{self, NewRecord};
-use super::rollouts::{self, Rollout, Transaction};
-use super::{Store, StoreError, from_db, to_db};
+use super::rollouts::{self, Rollout};
+use super::{Store, StoreError, Transaction, from_db, to_db};
 use crate::clock::unix_seconds;
 use crate::fleet::class::Class;
 use crate::fleet::step::{Event, Word};
@@ -94,9 +94,10 @@ pub struct Report {
     pub log: Vec<String>,
 }
 
-/// The empty text means unknown, as an absent field does.
+/// The empty text means unknown, as an absent field does. A NUL, which not every database holds, becomes a replacement character.
 fn known<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(input)?.filter(|text| !text.is_empty()))
+    let text = Option::<String>::deserialize(input)?.filter(|text| !text.is_empty());
+    Ok(text.map(|text| text.replace('\0', "\u{fffd}")))
 }
 
 /// A report, for an operator.
@@ -143,7 +144,7 @@ impl Store {
         let done = sqlx::query(
             "INSERT INTO reports (device, report_id, compatible, release, version, from_version, slot, outcome,
                phase, code, message, boot_id, started_at, duration_ms, bytes_fetched, log, received_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
              ON CONFLICT (device, report_id) DO NOTHING",
         )
         .bind(&report.device)
@@ -170,8 +171,8 @@ impl Store {
             return Ok((Receipt::Repeated, None));
         }
         sqlx::query(
-            "DELETE FROM reports WHERE device = ?1 AND id <=
-               (SELECT id FROM reports WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            "DELETE FROM reports WHERE device = $1 AND id <=
+               (SELECT id FROM reports WHERE device = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
         )
         .bind(&report.device)
         .bind(KEPT_PER_DEVICE)
@@ -187,7 +188,7 @@ impl Store {
         let rows = sqlx::query(
             "SELECT device, compatible, report_id, release, version, from_version, slot, outcome, phase, code,
                message, boot_id, started_at, duration_ms, bytes_fetched, log, received_at
-             FROM reports WHERE device = ? ORDER BY id DESC LIMIT ?",
+             FROM reports WHERE device = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(device)
         .bind(KEPT_PER_DEVICE)
@@ -240,8 +241,8 @@ async fn meant(
     let row = sqlx::query(
         "SELECT d.rollout_id FROM rollout_devices d JOIN rollouts r ON r.id = d.rollout_id
            JOIN artifacts a ON a.sha256 = r.artifact
-         WHERE d.device = ?1 AND d.attempts > 0 AND (a.release = ?2
-           OR (?2 IS NULL AND d.step IN ('offered', 'downloading', 'installing')))
+         WHERE d.device = $1 AND d.attempts > 0 AND (a.release = $2
+           OR ($2 IS NULL AND d.step IN ('offered', 'downloading', 'installing')))
          ORDER BY d.offered_at DESC, d.rollout_id DESC LIMIT 1",
     )
     .bind(&report.device)
@@ -276,7 +277,7 @@ fn on_its_own(report: &Report) -> NewRecord<'_> {
     }
 }
 
-fn read(row: &SqliteRow) -> Result<StoredReport, StoreError> {
+fn read(row: &AnyRow) -> Result<StoredReport, StoreError> {
     let log: String = row.try_get("log")?;
     let number = |what: &'static str| -> Result<Option<u64>, StoreError> {
         row.try_get::<Option<i64>, _>(what)?.map(|value| from_db(what, value)).transpose()

@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 use super::happenings::{Happening, note};
-use super::{Store, StoreError, from_db};
+use super::{Store, StoreError, Transaction, from_db};
 use crate::clock::unix_seconds;
 use crate::fleet::filter::Filter;
 use crate::fleet::judge::{Results, Stage};
@@ -23,9 +23,6 @@ macro_rules! select_rollout {
         )
     };
 }
-
-/// A transaction that writes.
-pub(super) type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
 
 /// A release on its way through the fleet.
 #[derive(Debug, Clone, Serialize)]
@@ -149,7 +146,7 @@ impl Store {
         let mut transaction = self.write().await?;
         let added = sqlx::query(
             "INSERT INTO rollouts (name, artifact, device_group, stage, policy, start_at, good_before, bad_before,
-               created_at) VALUES (?, ?, ?, 'draft', ?, ?, 0, 0, ?) ON CONFLICT (name) DO NOTHING",
+               created_at) VALUES ($1, $2, $3, 'draft', $4, $5, 0, 0, $6) ON CONFLICT (name) DO NOTHING",
         )
         .bind(&new.name)
         .bind(&new.artifact)
@@ -160,7 +157,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        let row = sqlx::query(select_rollout!("WHERE r.name = ?"))
+        let row = sqlx::query(select_rollout!("WHERE r.name = $1"))
             .bind(&new.name)
             .fetch_one(&mut *transaction)
             .await?;
@@ -171,7 +168,7 @@ impl Store {
     /// One release by name.
     pub async fn rollout(&self, name: &str) -> Result<Option<Rollout>, StoreError> {
         let row =
-            sqlx::query(select_rollout!("WHERE r.name = ?")).bind(name).fetch_optional(&self.pool).await?;
+            sqlx::query(select_rollout!("WHERE r.name = $1")).bind(name).fetch_optional(&self.pool).await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -185,7 +182,7 @@ impl Store {
     /// Releases for a model, highest sequence first, whatever their stage.
     pub async fn rollouts_for(&self, compatible: &str) -> Result<Vec<Rollout>, StoreError> {
         let rows = sqlx::query(select_rollout!(
-            "JOIN artifact_compatible c ON c.artifact_id = a.id AND c.compatible = ?
+            "JOIN artifact_compatible c ON c.artifact_id = a.id AND c.compatible = $1
              ORDER BY a.sequence DESC, r.id DESC"
         ))
         .bind(compatible)
@@ -197,7 +194,7 @@ impl Store {
     /// Lets a release take a turn. `Ok(None)` when it cannot take it from where it stands.
     pub async fn turn(&self, name: &str, turn: &Turn) -> Result<Option<Rollout>, StoreError> {
         let mut transaction = self.write().await?;
-        let row = sqlx::query(select_rollout!("WHERE r.name = ?"))
+        let row = sqlx::query(select_rollout!("WHERE r.name = $1"))
             .bind(name)
             .fetch_optional(&mut *transaction)
             .await?;
@@ -206,7 +203,7 @@ impl Store {
             return Ok(None);
         }
         let row =
-            sqlx::query(select_rollout!("WHERE r.name = ?")).bind(name).fetch_one(&mut *transaction).await?;
+            sqlx::query(select_rollout!("WHERE r.name = $1")).bind(name).fetch_one(&mut *transaction).await?;
         transaction.commit().await?;
         read(&row).map(Some)
     }
@@ -214,7 +211,7 @@ impl Store {
     /// Changes the policy of a release that has not ended.
     pub async fn set_policy(&self, name: &str, policy: &Policy) -> Result<bool, StoreError> {
         let changed = sqlx::query(
-            "UPDATE rollouts SET policy = ? WHERE name = ? AND stage IN ('draft', 'staging', 'production')",
+            "UPDATE rollouts SET policy = $1 WHERE name = $2 AND stage IN ('draft', 'staging', 'production')",
         )
         .bind(super::to_json("policy", policy)?)
         .bind(name)
@@ -227,7 +224,7 @@ impl Store {
 
 /// Reads a release within a transaction.
 pub(super) async fn by_id(transaction: &mut Transaction, id: i64) -> Result<Rollout, StoreError> {
-    let row = sqlx::query(select_rollout!("WHERE r.id = ?")).bind(id).fetch_one(&mut **transaction).await?;
+    let row = sqlx::query(select_rollout!("WHERE r.id = $1")).bind(id).fetch_one(&mut **transaction).await?;
     read(&row)
 }
 
@@ -245,8 +242,8 @@ pub(super) async fn take_turn(
         Turn::Start | Turn::Promote | Turn::Pause(_) | Turn::Complete | Turn::Abort => rollout.forgiven,
     };
     sqlx::query(
-        "UPDATE rollouts SET stage = ?, paused = ?, good_before = ?, bad_before = ?,
-           started_at = coalesce(started_at, ?), ended_at = ? WHERE id = ?",
+        "UPDATE rollouts SET stage = $1, paused = $2, good_before = $3, bad_before = $4,
+           started_at = coalesce(started_at, $5), ended_at = $6 WHERE id = $7",
     )
     .bind(stage.as_str())
     .bind(&paused)
@@ -272,7 +269,7 @@ pub(super) async fn take_turn(
     Ok(true)
 }
 
-fn read(row: &SqliteRow) -> Result<Rollout, StoreError> {
+fn read(row: &AnyRow) -> Result<Rollout, StoreError> {
     let stage: String = row.try_get("stage")?;
     let filters: Option<String> = row.try_get("filters")?;
     let count = |what: &'static str| -> Result<u32, StoreError> {

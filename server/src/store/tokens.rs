@@ -30,7 +30,7 @@ impl Store {
         let now = unix_seconds();
         let mut transaction = self.write().await?;
         let added = sqlx::query(
-            "INSERT INTO operators (name, role, hash, created_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO operators (name, role, hash, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING",
         )
         .bind(name)
         .bind(role.as_str())
@@ -39,7 +39,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
-        sqlx::query("INSERT INTO marks (name, at) VALUES ('operators', ?) ON CONFLICT (name) DO NOTHING")
+        sqlx::query("INSERT INTO marks (name, at) VALUES ('operators', $1) ON CONFLICT (name) DO NOTHING")
             .bind(now)
             .execute(&mut *transaction)
             .await?;
@@ -64,13 +64,13 @@ impl Store {
     /// Takes an operator's token back. `false` when there was none.
     pub async fn remove_operator(&self, name: &str) -> Result<bool, StoreError> {
         let removed =
-            sqlx::query("DELETE FROM operators WHERE name = ?").bind(name).execute(&self.pool).await?;
+            sqlx::query("DELETE FROM operators WHERE name = $1").bind(name).execute(&self.pool).await?;
         Ok(removed.rows_affected() > 0)
     }
 
     /// Whom a token belongs to.
     pub async fn operator_of(&self, token: &[u8]) -> Result<Option<(String, Role)>, StoreError> {
-        let row = sqlx::query("SELECT name, role FROM operators WHERE hash = ?")
+        let row = sqlx::query("SELECT name, role FROM operators WHERE hash = $1")
             .bind(hash(token))
             .fetch_optional(&self.pool)
             .await?;
@@ -91,7 +91,7 @@ impl Store {
     /// Gives a device a token; an earlier one stops working.
     pub async fn set_device_token(&self, device: &str, token: &str) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO device_tokens (device, hash, created_at) VALUES (?, ?, ?)
+            "INSERT INTO device_tokens (device, hash, created_at) VALUES ($1, $2, $3)
              ON CONFLICT (device) DO UPDATE SET hash = excluded.hash, created_at = excluded.created_at",
         )
         .bind(device)
@@ -104,7 +104,7 @@ impl Store {
 
     /// Takes a device's token back. `false` when it had none.
     pub async fn remove_device_token(&self, device: &str) -> Result<bool, StoreError> {
-        let removed = sqlx::query("DELETE FROM device_tokens WHERE device = ?")
+        let removed = sqlx::query("DELETE FROM device_tokens WHERE device = $1")
             .bind(device)
             .execute(&self.pool)
             .await?;
@@ -113,7 +113,7 @@ impl Store {
 
     /// The hash of a device's token, if it has one.
     pub async fn device_token(&self, device: &str) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query("SELECT hash FROM device_tokens WHERE device = ?")
+        let row = sqlx::query("SELECT hash FROM device_tokens WHERE device = $1")
             .bind(device)
             .fetch_optional(&self.pool)
             .await?;
@@ -133,7 +133,9 @@ mod tests {
         let store = Store::open(&path, 1 << 20).await.unwrap();
         assert!(!store.had_operators().await.unwrap());
         assert!(store.add_operator("a", Role::Admin, "token").await.unwrap());
-        for undo in ["DROP TABLE marks", "DELETE FROM _sqlx_migrations WHERE version >= 4"] {
+        for undo in
+            ["DROP TABLE marks", "DROP TABLE channels", "DELETE FROM _sqlx_migrations WHERE version >= 4"]
+        {
             sqlx::query(undo).execute(&store.pool).await.unwrap();
         }
         store.close().await;

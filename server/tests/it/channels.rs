@@ -3,6 +3,7 @@
 use otad_bundle::{Channel, Digest, NamedRelease, Role, Root, SignedChannel, Signer, SigningKey};
 
 use crate::http::{Answer, get, send};
+use crate::process::{Process, directory};
 use crate::rig::Server;
 
 const TARGET: &str = "/device/v1/channel?compatible=acme%20one";
@@ -84,4 +85,25 @@ fn what_the_online_role_did_not_sign_is_refused() {
     }
     assert_eq!(get(server.address, TARGET).status, 204);
     assert_eq!(bring(&server, &"x".repeat(10 << 20)).status, 413);
+}
+
+/// W8: documents that an earlier version kept as files are served, and hold off older ones; a newer one in the database stays.
+#[test]
+fn w8_documents_of_an_earlier_version_are_taken_over() {
+    let data = directory();
+    let root = Root::with_release_keys(&[key(1).public_key()]).with_key(Role::Online, key(2).public_key());
+    std::fs::write(data.path().join("root.toml"), root.to_toml()).unwrap();
+    let file = data.path().join(format!("channels/{}.toml", Digest::of(b"acme one")));
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, document(18, 2)).unwrap();
+    std::fs::write(file.with_file_name("stray"), "x").unwrap();
+    let bring = |process: &Process, counter| {
+        send(process.address, "POST", "/api/v1/channels", &[], document(counter, 2).as_bytes()).status
+    };
+    let mut process = Process::start(data.path());
+    assert!(get(process.address, TARGET).body == document(18, 2).as_bytes());
+    assert_eq!([17, 18, 19].map(|counter| bring(&process, counter)), [409, 204, 204]);
+    process.signal(nix::sys::signal::Signal::SIGKILL);
+    let process = Process::start(data.path());
+    assert!(get(process.address, TARGET).body == document(19, 2).as_bytes());
 }

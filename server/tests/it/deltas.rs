@@ -1,8 +1,8 @@
 //! Deltas: which are taken, to whom they are offered, and how they go.
 
 use serde_json::{Value, json};
-use sqlx::Connection;
 
+use crate::database::{refuse_rows, take_rows};
 use crate::http::{get, send};
 use crate::rig::{Options, Server, Spec, delta, noise, sha256, signed_again};
 
@@ -65,17 +65,6 @@ impl Fixture {
         assert_eq!(self.server.files("deltas"), [""; 0], "{name}");
         assert_eq!(self.server.files("incoming"), [""; 0], "{name}");
         assert_eq!(get(self.server.address, DELTAS).json()["deltas"], json!([]), "{name}");
-    }
-
-    /// Runs a statement behind the server's back.
-    fn sql(&self, statement: &'static str) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let url = format!("sqlite://{}", self.server.data().join("otaserver.db").display());
-            let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-            sqlx::query(statement).execute(&mut connection).await.unwrap();
-            connection.close().await.unwrap();
-        });
     }
 }
 
@@ -307,9 +296,8 @@ fn w6_a_failed_row_leaves_no_file() {
     let fixture = Fixture::new();
     let server = &fixture.server;
     let before = server.files("artifacts").len();
-    fixture
-        .sql("CREATE TRIGGER no_artifacts BEFORE INSERT ON artifacts BEGIN SELECT RAISE(ABORT, 'no'); END");
-    fixture.sql("CREATE TRIGGER no_deltas BEFORE INSERT ON deltas BEGIN SELECT RAISE(ABORT, 'no'); END");
+    refuse_rows(server.data(), "artifacts");
+    refuse_rows(server.data(), "deltas");
     let bundle = Spec { sequence: 9, ..Spec::default() }.bundle();
     for answer in [server.upload(&bundle), server.upload_delta(&fixture.delta)] {
         assert_eq!((answer.status, answer.code().as_str()), (503, "DATABASE"));
@@ -317,12 +305,12 @@ fn w6_a_failed_row_leaves_no_file() {
     assert_eq!(server.files("artifacts").len(), before);
     fixture.nothing_is_left("a failed row");
 
-    fixture.sql("DROP TRIGGER no_artifacts");
-    fixture.sql("DROP TRIGGER no_deltas");
+    take_rows(server.data(), "artifacts");
+    take_rows(server.data(), "deltas");
     assert_eq!(server.upload(&bundle).status, 201);
     assert_eq!(server.upload_delta(&fixture.delta).status, 201);
     // What is on offer already does not suffer when it is sent again at such a time.
-    fixture.sql("CREATE TRIGGER no_deltas BEFORE INSERT ON deltas BEGIN SELECT RAISE(ABORT, 'no'); END");
+    refuse_rows(server.data(), "deltas");
     assert_eq!(server.upload_delta(&fixture.delta).status, 503);
     assert!(
         get(server.address, &format!("/deltas/{}.otad-delta", sha256(&fixture.delta))).body == fixture.delta

@@ -248,3 +248,15 @@ fn sizes_of_a_report_are_strict() {
         assert_eq!(with(key, value).status, status, "{key} {shown}");
     }
 }
+
+/// W7: a NUL, which PostgreSQL does not hold, keeps no report from being taken and no question from being answered.
+#[test]
+fn w7_a_nul_is_no_trouble_of_the_database() {
+    let server = Server::start();
+    let mut report = report("gw-1", "r1");
+    report["message"] = "a\0b".into();
+    assert_eq!(post_json(server.address, "/device/v1/reports", &report).status, 204);
+    let reports = get(server.address, "/api/v1/reports?device=gw-1").json();
+    assert_eq!(reports["reports"][0]["message"], "a\u{fffd}b");
+    assert!(matches!(get(server.address, "/api/v1/records?release=%00").status, 200 | 400));
+}

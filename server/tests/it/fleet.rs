@@ -294,14 +294,36 @@ fn a_look_at_one_stage_says_nothing_of_the_next() {
     assert_eq!((step(&server, "d").as_str(), old(&server, "e")), ("confirmed", 200));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let path = server.data().join("otaserver.db");
-        let store = otaserver::store::Store::open(&path, 1 << 30).await.unwrap();
+        let location = crate::database::location(server.data(), 1 << 30);
+        let store = otaserver::store::Store::at(&location).await.unwrap();
         let seen = store.rollouts().await.unwrap();
         assert_eq!(act(&server, "promote").status, 200);
         store.judge(&seen[0], 0).await.unwrap();
         store.close().await;
     });
     assert_eq!(get(server.address, "/api/v1/releases/r").json()["status"], "production");
+}
+
+/// W9: a step that took too long ends once, also when two rounds saw it: the one that comes late finds the device in its next try.
+#[test]
+fn w9_a_late_round_ends_no_later_try() {
+    let (server, _) = released(everybody(), |_| {});
+    act(&server, "start");
+    old(&server, "d");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store =
+            otaserver::store::Store::at(&crate::database::location(server.data(), 1 << 30)).await.unwrap();
+        let seen = store.memberships("d").await.unwrap().remove(0);
+        let late = |member: &otaserver::store::Member| member.step == seen.step && member.since < seen.since;
+        let (event, detail) = (otaserver::fleet::step::Event::TimedOut, Default::default());
+        assert_eq!(store.happen_while(seen.rollout_id, "d", late, event, detail).await.unwrap(), None);
+        let still =
+            |member: &otaserver::store::Member| member.step == seen.step && member.since <= seen.since;
+        let taken = store.happen_while(seen.rollout_id, "d", still, event, detail).await.unwrap();
+        assert_eq!(taken.unwrap().step.as_str(), "failed");
+        store.close().await;
+    });
 }
 
 /// Each kind of failure has its own patience, and a report for an unknown release is a record of its own.

@@ -20,7 +20,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the threads of the test share.
 struct World {
-    address: Mutex<SocketAddr>,
+    /// Where the servers are. All of them serve the whole fleet.
+    addresses: Mutex<Vec<SocketAddr>>,
+    /// Most devices that may be at it.
+    most: u64,
     /// Whether weak devices still fail their health checks.
     weak: AtomicBool,
     stop: AtomicBool,
@@ -30,13 +33,19 @@ struct World {
 }
 
 impl World {
-    /// Asks until there is an answer, as a device does: a killed server comes back.
-    fn ask(&self, method: &str, target: &str, body: Option<&Value>) -> Option<Answer> {
+    /// Asks until there is an answer, as a device does: a killed server comes back, or the next one answers.
+    fn ask(&self, home: usize, method: &str, target: &str, body: Option<&Value>) -> Option<Answer> {
         let body = body.filter(|body| !body.is_null()).map(Value::to_string).unwrap_or_default();
         let begin = Instant::now();
-        while !self.stop.load(Ordering::Relaxed) {
+        for turn in home.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
             assert!(begin.elapsed() < LIMIT, "no answer to {method} {target}");
-            let address = *self.address.lock().unwrap();
+            let address = {
+                let addresses = self.addresses.lock().unwrap();
+                addresses[turn % addresses.len()]
+            };
             if let Some(answer) = try_send(address, method, target, &[], body.as_bytes()) {
                 return Some(answer);
             }
@@ -46,17 +55,22 @@ impl World {
     }
 
     fn get(&self, target: &str) -> Value {
-        self.ask("GET", target, None).expect("the test still runs").json()
+        self.ask(target.len(), "GET", target, None).expect("the test still runs").json()
     }
 
     fn post(&self, target: &str, body: &Value) -> Value {
-        let answer = self.ask("POST", target, Some(body)).expect("the test still runs");
+        let answer = self.ask(target.len(), "POST", target, Some(body)).expect("the test still runs");
         assert!(answer.status < 300, "{target}: {} {}", answer.status, String::from_utf8_lossy(&answer.body));
         if answer.body.is_empty() { Value::Null } else { answer.json() }
     }
 
     fn release(&self) -> Value {
-        self.get("/api/v1/releases/spring")
+        let release = self.get("/api/v1/releases/spring");
+        // Who waits for its reboot holds no place, and needs none to come back from it.
+        let at_it = ["offered", "downloading", "installing"];
+        let taken: u64 = at_it.iter().filter_map(|step| release["devices"][step].as_u64()).sum();
+        assert!(taken <= self.most, "{taken} devices hold {} places: {release}", self.most);
+        release
     }
 
     /// Waits until the release has a status, and kills the server at random moments while waiting.
@@ -91,11 +105,14 @@ impl World {
     }
 }
 
-/// A server that is killed now and then.
+/// Starts a server, the first time and after every kill.
+pub(crate) type Launch<'a> = Box<dyn Fn() -> Process + 'a>;
+
+/// Servers that are killed now and then.
 struct Killer<'a> {
     world: &'a World,
-    process: Process,
-    data: &'a std::path::Path,
+    processes: Vec<Process>,
+    launches: &'a [Launch<'a>],
     random: Vec<u8>,
     kills: usize,
 }
@@ -106,14 +123,23 @@ impl Killer<'_> {
         std::thread::sleep(Duration::from_millis(u64::from(random)));
         if self.kills < KILLS && random.is_multiple_of(3) {
             self.kills += 1;
-            self.process.signal(Signal::SIGKILL);
-            self.process = Process::start(self.data);
-            *self.world.address.lock().unwrap() = self.process.address;
+            let one = self.kills % self.processes.len();
+            self.processes[one].signal(Signal::SIGKILL);
+            self.processes[one] = self.launches[one]();
+            self.world.addresses.lock().unwrap()[one] = self.processes[one].address;
+        }
+    }
+
+    /// Kills all but the first for good.
+    fn leave_one(&mut self) {
+        for mut process in self.processes.drain(1..) {
+            process.signal(Signal::SIGKILL);
         }
     }
 }
 
 struct Device {
+    home: usize,
     name: String,
     weak: bool,
     sequence: u64,
@@ -127,6 +153,7 @@ impl Device {
     fn new(number: usize) -> Device {
         let name = format!("gw-{number:04}");
         Device {
+            home: number,
             name,
             weak: number.is_multiple_of(2),
             sequence: 1,
@@ -143,7 +170,7 @@ impl Device {
             "/device/v1/update?device={name}&compatible=acme&version={sequence}.0.0&sequence={sequence}&release={release}\
              &boot_id=boot-{boot}&state={state}"
         );
-        world.ask("GET", &target, None)
+        world.ask(self.home, "GET", &target, None)
     }
 
     fn report(&self, world: &World, outcome: &str, release: &str, code: &str) -> Option<()> {
@@ -153,7 +180,7 @@ impl Device {
             "release": release, "version": "2.0.0", "slot": "b", "boot_id": format!("boot-{boot}"), "code": code,
             "duration_ms": 1000, "bytes_fetched": 5,
         });
-        let answer = world.ask("POST", "/device/v1/reports", Some(&body))?;
+        let answer = world.ask(self.home, "POST", "/device/v1/reports", Some(&body))?;
         assert_eq!(answer.status, 204, "{}", String::from_utf8_lossy(&answer.body));
         Some(())
     }
@@ -190,9 +217,16 @@ impl Device {
 #[test]
 fn w8_w9_the_life_of_a_release_with_a_server_that_is_killed() {
     let data = directory();
-    let process = Process::start(data.path());
+    live_through(&[Box::new(|| Process::start(data.path()))], DEVICES as u64);
+}
+
+/// Lets a release live on servers that are killed, with at most so many devices at it at a time; the last stage is left to the first
+/// server alone.
+pub(crate) fn live_through(launches: &[Launch<'_>], most: u64) {
+    let processes: Vec<_> = launches.iter().map(|launch| launch()).collect();
     let world = World {
-        address: Mutex::new(process.address),
+        addresses: Mutex::new(processes.iter().map(|process| process.address).collect()),
+        most,
         weak: AtomicBool::new(true),
         stop: AtomicBool::new(false),
         committed: Mutex::default(),
@@ -200,12 +234,13 @@ fn w8_w9_the_life_of_a_release_with_a_server_that_is_killed() {
     };
     let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let random = noise(10_000, seed).into_iter().map(|byte| byte / 2).collect();
-    let mut killer = Killer { world: &world, process, data: data.path(), random, kills: 0 };
+    let mut killer = Killer { world: &world, processes, launches, random, kills: 0 };
 
     let bundle = Spec { random_bytes: 1000, ..Spec::default() }.bundle();
     let uploaded =
-        try_send(killer.process.address, "POST", "/api/v1/artifacts", &[], &bundle).unwrap().json();
-    let policy = json!({ "min_confirmed": 5, "min_errors": 3, "error_percent": 5, "promote": false });
+        try_send(killer.processes[0].address, "POST", "/api/v1/artifacts", &[], &bundle).unwrap().json();
+    let policy = json!({ "min_confirmed": 5, "min_errors": 3, "error_percent": 5, "promote": false,
+        "max_concurrent": most });
     world.post(
         "/api/v1/releases",
         &json!({ "name": "spring", "artifact": uploaded["sha256"], "policy": policy }),
@@ -294,6 +329,7 @@ fn through_all_stages(world: &World, killer: &mut Killer<'_>) {
     while killer.kills < KILLS {
         killer.maybe_kill();
     }
+    killer.leave_one();
     world.until("completed", killer);
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sqlx::Connection;
 
+use crate::database::{self, Data};
 use crate::http::{connect, get, post_json, send};
 use crate::rig::{Server, Spec, delta, files, root, sha256};
 
@@ -21,15 +21,20 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
 }
 
-fn command(data: &Path) -> Command {
+pub(crate) fn command(data: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otaserver"));
-    command.args(["--listen", "127.0.0.1:0", "--log-level", "warn", "--data"]).arg(data);
+    command.args(["--listen", "127.0.0.1:0", "--log-level", "error", "--data"]).arg(data);
+    command.args(database::url(data).map(|url| format!("--database={url}")));
     command
 }
 
 impl Process {
     pub(crate) fn start(data: &Path) -> Process {
-        let mut child = command(data).stdout(Stdio::piped()).spawn().expect("start otaserver");
+        Process::run(command(data))
+    }
+
+    pub(crate) fn run(mut command: Command) -> Process {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("start otaserver");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address =
@@ -64,10 +69,10 @@ impl Drop for Process {
 }
 
 /// A directory in memory where there is one: a kill asks nothing of the disk, which others may keep busy.
-pub(crate) fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> Data {
     let data = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     std::fs::write(data.path().join("root.toml"), root()).unwrap();
-    data
+    Data::in_directory(data)
 }
 
 /// W6: `kill -9` in the middle of an upload, early and one byte before the end.
@@ -207,49 +212,6 @@ fn w8_a_start_takes_stock_of_deltas() {
     assert_eq!(upload(&process, "deltas", &lost), 201, "uploading again repairs");
 }
 
-/// W8: a database from before there were deltas keeps everything and learns about them.
-#[test]
-fn w8_a_database_of_the_first_form_is_brought_up() {
-    let data = directory();
-    let bundle = Spec::default().bundle();
-    let mut process = Process::start(data.path());
-    let url = send(process.address, "POST", UPLOAD, &[], &bundle).json()["url"].as_str().unwrap().to_owned();
-    assert!(process.signal(Signal::SIGTERM).success());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let path = data.path().join("otaserver.db");
-        let mut database =
-            sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
-        for undo in [
-            "DROP TABLE rollout_devices",
-            "DROP TABLE happenings",
-            "DROP TABLE rollouts",
-            "DROP TABLE device_groups",
-            "DROP TABLE device_attributes",
-            "DROP TABLE device_tokens",
-            "DROP TABLE operators",
-            "DROP TABLE marks",
-            "DROP TABLE audit",
-            "DROP TABLE records",
-            "ALTER TABLE devices DROP COLUMN release",
-            "ALTER TABLE devices DROP COLUMN boot_id",
-            "ALTER TABLE devices DROP COLUMN state",
-            "DROP TABLE deltas",
-            "DROP INDEX artifacts_by_release",
-            "DELETE FROM _sqlx_migrations WHERE version >= 2",
-        ] {
-            sqlx::query(undo).execute(&mut database).await.unwrap();
-        }
-        database.close().await.unwrap();
-    });
-    std::fs::remove_dir(data.path().join("deltas")).unwrap();
-
-    let process = Process::start(data.path());
-    assert!(get(process.address, &url).body == bundle);
-    let old = Spec { sequence: 1, ..Spec::default() }.bundle();
-    assert_eq!(send(process.address, "POST", "/api/v1/deltas", &[], &delta(&old, &bundle)).status, 201);
-}
-
 #[test]
 fn sigterm_and_sigint_end_it_in_order() {
     let data = directory();
@@ -264,7 +226,7 @@ fn sigterm_and_sigint_end_it_in_order() {
     }
 }
 
-fn fails(mut command: Command) -> String {
+pub(crate) fn fails(mut command: Command) -> String {
     let Output { status, stderr, stdout } = command.output().unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(stdout.is_empty());
@@ -291,58 +253,17 @@ fn a_start_that_cannot_work_says_why() {
     assert!(fails(no_token).contains("no usable token"));
 }
 
-/// W8: a damaged database is named and left alone.
-#[test]
-fn w8_a_damaged_database_is_never_replaced() {
-    let data = directory();
-    let path = data.path().join("otaserver.db");
-    let garbage = [0x55_u8; 8192];
-    std::fs::write(&path, garbage).unwrap();
-    let message = fails(command(data.path()));
-    assert!(message.contains("otaserver.db") && message.contains("restore a backup"), "{message}");
-    assert_eq!(std::fs::read(&path).unwrap(), garbage);
-}
-
 /// W8: a database that somebody else holds is 503 with the reason, and 200 again afterwards.
 #[test]
 fn w8_health_tells_of_a_stuck_database() {
     let server = Server::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let url = format!("sqlite://{}", server.data().join("otaserver.db").display());
-    let mut holder = runtime.block_on(async {
-        let mut holder = sqlx::SqliteConnection::connect(&url).await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut holder).await.unwrap();
-        holder
-    });
+    let holder = database::hold_the_writer(server.data());
     let answer = get(server.address, "/healthz");
     assert_eq!((answer.status, answer.code().as_str()), (503, "DATABASE"));
     assert!(answer.header("retry-after").is_some());
-    runtime.block_on(async {
-        sqlx::query("ROLLBACK").execute(&mut holder).await.unwrap();
-        holder.close().await.unwrap();
-    });
+    drop(holder);
     let begin = Instant::now();
     while get(server.address, "/healthz").status != 200 {
         assert!(begin.elapsed() < Duration::from_secs(10), "it does not recover");
-    }
-}
-
-/// W6: devices cannot fill the disk through the database, and a full database keeps no device from its update.
-#[test]
-fn w6_a_full_database_still_offers_updates() {
-    let server = Server::with(|options| options.limits.max_database_bytes = 256 << 10);
-    assert_eq!(server.upload(&Spec::default().bundle()).status, 201);
-    let mut report = crate::devices::report("d", "r");
-    report["log"] = serde_json::json!(vec!["x".repeat(1000); 50]);
-    let refused = (0..100).find_map(|number| {
-        report["device"] = format!("d{number}").into();
-        let answer = post_json(server.address, "/device/v1/reports", &report);
-        (answer.status != 204).then_some(answer)
-    });
-    let refused = refused.expect("the database has a bound");
-    assert_eq!((refused.status, refused.code().as_str()), (507, "QUOTA"));
-    for device in ["known", "new-1", "new-2"] {
-        let target = format!("/device/v1/update?device={device}&compatible=acme&sequence=0");
-        assert_eq!(get(server.address, &target).status, 200);
     }
 }

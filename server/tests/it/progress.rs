@@ -1,7 +1,7 @@
 //! Live progress over a WebSocket, spoken by hand.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,7 +11,11 @@ use crate::http::{connect, post_json, send};
 use crate::rig::Server;
 
 pub(crate) fn upgrade(server: &Server, target: &str, headers: &str) -> (TcpStream, String) {
-    let mut stream = connect(server.address);
+    upgrade_at(server.address, target, headers)
+}
+
+pub(crate) fn upgrade_at(address: SocketAddr, target: &str, headers: &str) -> (TcpStream, String) {
+    let mut stream = connect(address);
     write!(
         stream,
         "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -28,7 +32,7 @@ pub(crate) fn upgrade(server: &Server, target: &str, headers: &str) -> (TcpStrea
 }
 
 /// The next frame with text; servers do not mask theirs (RFC 6455, section 5.1).
-fn frame(stream: &mut TcpStream) -> Value {
+pub(crate) fn frame(stream: &mut TcpStream) -> Value {
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
     assert_eq!(head[0], 0x81, "one whole text frame");

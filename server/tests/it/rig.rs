@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use object_store::ObjectStore;
 use otad_bundle::{Recipe, Root, Signer, SigningKey, Source, Update};
 use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
@@ -12,9 +13,9 @@ use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
 use otaserver::{Limits, rounds, serve};
 use sha2::Digest;
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use crate::database::{self, Data};
 use crate::http::{Answer, send};
 
 /// Seed of the key that the server trusts.
@@ -118,11 +119,13 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) token: Option<String>,
     pub(crate) root: Option<String>,
+    /// Where the files are, if not in the directory of the server.
+    pub(crate) objects: Option<Arc<dyn ObjectStore>>,
 }
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    data: TempDir,
+    data: Data,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -137,9 +140,10 @@ impl Server {
             limits: Limits { keep_free_bytes: 0, ..Limits::default() },
             token: None,
             root: Some(root()),
+            objects: None,
         };
         change(&mut options);
-        let data = tempfile::tempdir().unwrap();
+        let data = Data::in_directory(tempfile::tempdir().unwrap());
         let (ready, address) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let directory = data.path().to_path_buf();
@@ -209,7 +213,11 @@ async fn app(data: &Path, options: Options) -> (Arc<App>, Store) {
         }
         None => Access::LoopbackOnly,
     };
-    let store = Store::open(&data.join("otaserver.db"), options.limits.max_database_bytes).await.unwrap();
-    let catalog = Catalog::open(store.clone(), Blobs::open(data).unwrap(), root).await.unwrap();
+    let store = Store::at(&database::location(data, options.limits.max_database_bytes)).await.unwrap();
+    let blobs = match options.objects {
+        Some(objects) => Blobs::over(data, objects),
+        None => Blobs::open(data),
+    };
+    let catalog = Catalog::open(store.clone(), blobs.unwrap(), root).await.unwrap();
     (Arc::new(App::open(catalog, store.clone(), access, options.limits).await.unwrap()), store)
 }

@@ -170,7 +170,9 @@ fn admin_on_the_command_line() {
     let server = Server::start();
     let admin = |words: &[&str]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_otaserver"));
-        let output = command.args(["admin", "--data"]).arg(server.data()).args(words).output().unwrap();
+        command.args(["admin", "--data"]).arg(server.data());
+        command.args(crate::database::url(server.data()).map(|url| format!("--database={url}")));
+        let output = command.args(words).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
     assert_eq!(get(server.address, "/api/v1/whoami").json()["name"], "this machine");

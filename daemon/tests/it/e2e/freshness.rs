@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use otad::trust::freshness::COUNTER_STEP_LIMIT;
 use otad_bundle::{
-    Bundle, Channel, Digest, FileInput, NamedRelease, Role, Root, SignedChannel, Signer as _, SigningKey,
+    Bundle, Channel, FileInput, NamedRelease, Role, Root, SignedChannel, Signer as _, SigningKey,
 };
 use otad_demo::device::Reboot;
 use otad_demo::{Binaries, Server};
@@ -76,9 +76,14 @@ impl Shop {
 
     /// A thief: what the server itself would refuse lies where it serves from.
     fn plant(&self, channel: &Channel) {
-        let dir = self.dir.join("channels");
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(format!("{}.toml", Digest::of(MODEL.as_bytes()))), signed(channel)).unwrap();
+        let act = "import sqlite3, sys; base = sqlite3.connect(sys.argv[1], timeout=20); \
+                   base.execute('INSERT OR REPLACE INTO channels (compatible, counter, document) VALUES (?, ?, ?)', sys.argv[2:]); \
+                   base.commit()";
+        let database = self.dir.join("otaserver.db");
+        let (counter, text) = (channel.counter.to_string(), signed(channel));
+        let mut python = Command::new("python3");
+        let planted = python.args(["-c", act]).arg(database).args([MODEL, &counter, &text]).output().unwrap();
+        assert!(planted.status.success(), "{}", said(&planted));
     }
 }
 
