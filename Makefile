@@ -55,9 +55,14 @@ fuzz: ## hostile bytes for every parser: SECONDS_EACH of CPU time per target [60
 	scripts/fuzz $(SECONDS_EACH) $(MUTATIONS)
 
 .PHONY: bench
-bench: ## measure beside other updaters, about an hour; BENCH='--quick --rounds 1' tries it out
+bench: ## measure beside other updaters, about an hour; BENCH='--quick --rounds 1' tries it out; make bench-fleet for the server
 	scripts/need bench
 	scripts/bench $(BENCH)
+
+.PHONY: bench-fleet
+bench-fleet:
+	scripts/need bench-fleet
+	scripts/bench-fleet $(BENCH)
 
 .PHONY: lint
 lint: ## format, clippy, documentation, dependencies, shell scripts, units

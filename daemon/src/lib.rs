@@ -15,7 +15,7 @@ pub mod health;
 pub mod install;
 pub mod lifecycle;
 pub mod poll;
-mod poller;
+pub mod poller;
 pub mod ports;
 pub mod roles;
 pub mod self_test;

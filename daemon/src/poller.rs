@@ -24,7 +24,7 @@ use crate::trust::sequence::Permit;
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// Starts the poll thread, if a server is configured, and returns what a check by hand runs.
-pub(crate) fn start(
+pub fn start(
     config: &Arc<Config>,
     ports: &Ports,
     desk: &Desk,

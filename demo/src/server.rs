@@ -64,11 +64,14 @@ impl Server {
     /// Starts it with its data in `dir` and its log in `otaserver.log` beside.
     pub fn start(dir: &Path, root: &Path, binaries: &Binaries) -> Result<Server, Error> {
         let log = dir.with_extension("log");
-        let arguments: [OsString; 6] = [
+        let arguments: [OsString; 8] = [
             "--data".into(),
             dir.into(),
             "--listen".into(),
             "127.0.0.1:0".into(),
+            // Devices take the longer of this and their own interval.
+            "--heartbeat-seconds".into(),
+            "1".into(),
             "--root".into(),
             root.into(),
         ];

@@ -1,4 +1,4 @@
-//! `otaserver admin`: tokens of operators and devices, by whoever may write the database. Works while a server runs.
+//! `otaserver admin`: tokens of operators and devices, and webhooks, by whoever may write the database. Works while a server runs.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,8 @@ use crate::Limits;
 use crate::names::{check_name, check_operator};
 use crate::role::Role;
 use crate::secret;
-use crate::store::{Location, Store};
+use crate::store::{Addition, Location, Store};
+use crate::webhooks::{Event, Target};
 
 /// Makes, lists and revokes tokens.
 ///
@@ -49,6 +50,23 @@ enum Act {
         /// The device
         name: String,
     },
+    /// Adds a webhook and prints the secret that signs what is sent to it
+    AddWebhook {
+        /// Its name
+        name: String,
+        /// Where it leads: https://…, or http:// to this machine
+        url: String,
+        /// What it is told of; may be given several times
+        #[arg(long = "event", value_enum, required = true)]
+        events: Vec<Event>,
+    },
+    /// Lists webhooks with what is still to be delivered
+    Webhooks,
+    /// Removes a webhook
+    RemoveWebhook {
+        /// The webhook
+        name: String,
+    },
     /// Takes a device's token back
     RevokeDeviceToken {
         /// The device
@@ -83,6 +101,16 @@ async fn act(store: &Store, act: &Act) -> Result<String, Failure> {
                 operators.iter().map(|operator| format!("{}\t{}\n", operator.name, operator.role.as_str()));
             return Ok(lines.collect());
         }
+        Act::Webhooks => {
+            let webhooks = store.webhooks().await?;
+            let lines = webhooks.iter().map(|hook| {
+                let events: Vec<_> = hook.events.iter().map(|event| event.as_str()).collect();
+                format!("{}\t{}\t{}\t{} pending\n", hook.name, hook.url, events.join(","), hook.pending)
+            });
+            return Ok(lines.collect());
+        }
+        Act::AddWebhook { name, .. } => (name, "admin add-webhook"),
+        Act::RemoveWebhook { name } => (name, "admin remove-webhook"),
         Act::AddToken { name, .. } => (name, "admin add-token"),
         Act::RevokeToken { name } => (name, "admin revoke-token"),
         Act::AddDeviceToken { name } => (name, "admin add-device-token"),
@@ -114,7 +142,23 @@ async fn change(store: &Store, act: &Act) -> Result<String, Failure> {
         }
         Act::RevokeToken { name } => revoked(store.remove_operator(name).await?, name),
         Act::RevokeDeviceToken { name } => revoked(store.remove_device_token(name).await?, name),
-        Act::Tokens => Ok(String::new()),
+        Act::AddWebhook { name, url, events } => add_webhook(store, name, url, events).await,
+        Act::RemoveWebhook { name } => {
+            let missing = || format!("there is no webhook {name}").into();
+            if store.remove_webhook(name).await? { Ok(String::new()) } else { Err(missing()) }
+        }
+        Act::Tokens | Act::Webhooks => Ok(String::new()),
+    }
+}
+
+/// Whether plain HTTP may lead beyond this machine is for the server to say: it was not started with this command line.
+async fn add_webhook(store: &Store, name: &str, url: &str, events: &[Event]) -> Result<String, Failure> {
+    Target::parse(url)?;
+    let secret = secret::token()?;
+    match store.add_webhook(name, url, events, &secret).await? {
+        Addition::Added => Ok(format!("{secret}\n")),
+        Addition::Taken => Err(format!("there is a webhook {name}: remove it first").into()),
+        Addition::Many => Err("there are as many webhooks as a server has: remove one first".into()),
     }
 }
 

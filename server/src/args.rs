@@ -8,6 +8,8 @@ use log::LevelFilter;
 use crate::Limits;
 use crate::assign::Undeclared;
 use crate::store::Location;
+use crate::tls;
+use crate::webhooks::{Client, ClientError, Plain};
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "\
@@ -16,9 +18,10 @@ Examples:
     otaserver --data /srv/ota --listen 127.0.0.1:8080 --root root.toml
     curl --fail-with-body -T release.otab -X POST http://127.0.0.1:8080/api/v1/artifacts
 
-  Serve a fleet, operators anywhere (put a TLS proxy in front, so that the token stays secret):
+  Serve a fleet, operators anywhere:
     (umask 077; openssl rand -base64 32 > /etc/otaserver/token)
-    otaserver --data /var/lib/otaserver --listen [::]:8080 --upload-token-file /etc/otaserver/token
+    otaserver --data /var/lib/otaserver --listen [::]:443 --upload-token-file /etc/otaserver/token \\
+      --tls-certificate /etc/otaserver/server.pem --tls-key /etc/otaserver/server.key
     curl --fail-with-body -T release.otab -X POST -H @header.txt https://updates.example.com/api/v1/artifacts
   where header.txt holds the line `Authorization: Bearer TOKEN`: arguments show in the process list
 
@@ -37,7 +40,8 @@ Examples:
     curl http://127.0.0.1:8080/api/v1/devices
     curl 'http://127.0.0.1:8080/api/v1/reports?device=gw-0001'
 
-The first line on standard output is `listening on http://ADDRESS:PORT`, with the real port when PORT is 0.
+The first line on standard output is `listening on http://ADDRESS:PORT` (https with TLS), with the real port
+when PORT is 0.
 Devices poll GET /device/v1/update; set `[server] url` in their otad.toml.";
 
 /// Stores signed bundles, tells devices which one to take, and keeps their reports.
@@ -75,6 +79,26 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub upload_token_file: Option<PathBuf>,
 
+    /// Certificate of the server (and those that lead to its authority), in PEM: TLS 1.3 instead of plain HTTP. Read again when it changes, and on SIGHUP
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// Private key of the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Authorities of devices, in PEM: every device must show a certificate of one of them, with the URI otad:device:ID
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub device_ca: Option<PathBuf>,
+
+    /// Authorities, in PEM, that webhooks may have certificates of, beside those of the public web
+    #[arg(long, value_name = "FILE")]
+    pub webhook_ca: Option<PathBuf>,
+
+    /// Let webhooks lead to http:// anywhere; without this, only to this machine
+    #[arg(long)]
+    pub webhook_http: bool,
+
     /// Largest artifact or delta that is accepted, in bytes or with K, M, G for powers of 1024
     #[arg(long, value_name = "SIZE", default_value = "8G", value_parser = parse_size)]
     pub max_artifact_bytes: u64,
@@ -83,9 +107,13 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
     pub keep_free_bytes: u64,
 
-    /// How often devices shall ask, in seconds; each is told a little more or less. Without this they are told nothing, and 60 is assumed
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub heartbeat_seconds: Option<u32>,
+    /// How often devices shall ask, in seconds; each is told a little more or less
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub heartbeat_seconds: u32,
+
+    /// Connections at the same time; fewer if the limit of open files does not allow so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
 
     /// Devices that may be at an update at the same time, over all releases
     #[arg(long, value_name = "NUMBER", default_value_t = 5000)]
@@ -114,15 +142,31 @@ impl Args {
         Location::of(self.database.as_ref(), &self.data, self.limits().max_database_bytes)
     }
 
+    /// The files of TLS, if there is to be any.
+    pub fn tls(&self) -> Option<tls::Files> {
+        let (certificate, key) = (self.tls_certificate.clone()?, self.tls_key.clone()?);
+        Some(tls::Files { certificate, key, device_ca: self.device_ca.clone() })
+    }
+
+    /// How webhooks are reached.
+    ///
+    /// # Errors
+    /// The file of authorities cannot be used.
+    pub fn webhooks(&self) -> Result<Client, ClientError> {
+        let plain = if self.webhook_http { Plain::Anywhere } else { Plain::Here };
+        Client::new(self.webhook_ca.as_deref(), plain)
+    }
+
     /// The limits that the command line leads to.
     pub fn limits(&self) -> Limits {
         Limits {
             max_artifact_bytes: self.max_artifact_bytes,
             keep_free_bytes: self.keep_free_bytes,
-            heartbeat_seconds: self.heartbeat_seconds.unwrap_or(Limits::default().heartbeat_seconds),
-            tell_heartbeat: self.heartbeat_seconds.is_some(),
+            heartbeat_seconds: self.heartbeat_seconds,
+            max_connections: usize::try_from(self.max_connections).unwrap_or(usize::MAX),
             max_updates: self.max_updates,
             require_device_tokens: self.require_device_tokens,
+            require_device_certificates: self.device_ca.is_some(),
             undeclared: if self.releases_only { Undeclared::Nothing } else { Undeclared::Newest },
             keep_records_days: self.keep_records_days,
             ..Limits::default()

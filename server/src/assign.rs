@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::clock::unix_seconds;
 use crate::fleet::filter::Facts;
 use crate::fleet::offer::{Asking, Ruling, Standing, rule};
+use crate::fleet::queue::Queue;
 use crate::fleet::step::{self, Event, Step, Word};
 use crate::release;
 use crate::store::{Artifact, Detail, Member, Rollout, Store, StoreError, Taken, candidate};
@@ -54,12 +55,21 @@ pub enum Undeclared {
     Nothing,
 }
 
-/// Answers a question. `most` devices may be at it in all.
+/// The places of releases.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Who waits for one.
+    pub queue: &'a Queue,
+    /// Devices that may be at it in all.
+    pub most: u32,
+}
+
+/// Answers a question.
 pub async fn answer(
     store: &Store,
     question: Question<'_>,
     undeclared: Undeclared,
-    most: u32,
+    places: Places<'_>,
 ) -> Result<Answer, StoreError> {
     let rollouts = store.rollouts_for(question.compatible).await?;
     if rollouts.is_empty() {
@@ -82,7 +92,7 @@ pub async fn answer(
     }
     let facts = facts(store, &rollouts, question).await?;
     for rollout in &rollouts {
-        if offered(store, rollout, &members, &facts, question, most, &mut answer.taken).await? {
+        if offered(store, rollout, &members, &facts, question, places, &mut answer.taken).await? {
             answer.artifact = store.artifact(&rollout.artifact).await?;
             for member in members.iter().filter(|m| m.step == Step::Offered && m.rollout_id != rollout.id) {
                 let detail = Detail { code: Some("SUPERSEDED"), ..Detail::default() };
@@ -164,22 +174,28 @@ async fn offered(
     members: &[Member],
     facts: &Facts,
     question: Question<'_>,
-    most: u32,
+    places: Places<'_>,
     taken: &mut Vec<Taken>,
 ) -> Result<bool, StoreError> {
     let standing = standing(members, rollout);
     let asking = Asking { facts, sequence: question.sequence, standing: standing.as_ref() };
     // Without the places first: counting them is for those who could take one.
-    match rule(candidate(rollout, 0), asking, unix_seconds()) {
+    let now = unix_seconds();
+    match rule(candidate(rollout, 0), asking, now) {
         Ruling::Repeat => Ok(true),
         Ruling::No(_) => Ok(false),
         Ruling::Offer => {
-            if store.places_taken(rollout).await? >= rollout.policy.max_concurrent {
+            let free = rollout.policy.max_concurrent.saturating_sub(store.places_taken(rollout).await?);
+            if !places.queue.may_take(rollout.id, question.device, free, now) {
                 return Ok(false);
             }
-            let (ruling, step) = store.offer(rollout.id, asking, question.version, most).await?;
+            let (ruling, step) = store.offer(rollout.id, asking, question.version, places.most).await?;
             taken.extend(step);
-            Ok(!matches!(ruling, Ruling::No(_)))
+            let offered = !matches!(ruling, Ruling::No(_));
+            if offered {
+                places.queue.took(rollout.id, question.device);
+            }
+            Ok(offered)
         }
     }
 }

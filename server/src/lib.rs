@@ -20,6 +20,7 @@ pub mod limits;
 pub mod live;
 pub mod logger;
 pub mod names;
+pub mod open_files;
 mod others;
 pub mod presence;
 pub mod reach;
@@ -29,6 +30,8 @@ pub mod rounds;
 pub mod secret;
 pub mod serve;
 pub mod store;
+pub mod tls;
 pub mod verify;
+pub mod webhooks;
 
 pub use limits::Limits;

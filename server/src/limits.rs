@@ -28,29 +28,37 @@ pub struct Limits {
     pub report_body: Duration,
     /// Longest time for the headers of a request, and the longest pause between two requests of a connection.
     pub header_read: Duration,
+    /// Longest time from the connection to the end of its TLS handshake.
+    pub handshake: Duration,
     /// Largest request head, in bytes.
     pub max_header_bytes: usize,
     /// Longest time that a client may take no bytes of a response.
     pub write_stall: Duration,
-    /// Connections at the same time; more wait in the kernel's queue. Well below the usual 1024 file descriptors.
+    /// Connections at the same time; more wait in the kernel's queue. A device at an update has one or two for as long as that takes.
     pub max_connections: usize,
     /// Devices that are recorded. Who asks needs no token unless the operator wants it so. Others are answered, but nothing is written
     /// for them: they get no declared release, and their reports are dropped.
     pub max_devices: usize,
-    /// How often devices ask, in seconds: who misses three times is lost.
+    /// How often devices are told to ask, in seconds: who misses three times is lost.
     pub heartbeat_seconds: u32,
-    /// Whether devices are told so.
-    pub tell_heartbeat: bool,
     /// Questions and reports of devices that are worked on at the same time; more are told to come back later.
     pub max_device_requests: usize,
     /// Devices that may be at an update at the same time, over all releases.
     pub max_updates: u32,
     /// Whether devices without a token are refused.
     pub require_device_tokens: bool,
+    /// Whether devices are refused that show no certificate of their own on the connection.
+    pub require_device_certificates: bool,
     /// Whether the newest artifact is offered where no release is declared.
     pub undeclared: Undeclared,
     /// How often releases are looked after.
     pub round: Duration,
+    /// How often it is looked who is newly lost, in seconds.
+    pub lost_seconds: i64,
+    /// Longest time for a delivery to a webhook, from the connection to the status of the answer.
+    pub webhook_timeout: Duration,
+    /// Wait after the first try that failed; it doubles with each one after it.
+    pub webhook_retry: Duration,
     /// How long records, history and audit log are kept, in days.
     pub keep_records_days: u32,
     /// Listeners to live progress at the same time.
@@ -76,17 +84,21 @@ impl Default for Limits {
             max_report_bytes: 64 << 10,
             report_body: Duration::from_secs(15),
             header_read: Duration::from_secs(30),
+            handshake: Duration::from_secs(10),
             max_header_bytes: 16 << 10,
             write_stall: Duration::from_secs(60),
-            max_connections: 400,
+            max_connections: 4096,
             max_devices: 200_000,
             heartbeat_seconds: 60,
-            tell_heartbeat: false,
             max_device_requests: 256,
             max_updates: 5000,
             require_device_tokens: false,
+            require_device_certificates: false,
             undeclared: Undeclared::Newest,
             round: Duration::from_secs(1),
+            lost_seconds: 10,
+            webhook_timeout: Duration::from_secs(10),
+            webhook_retry: Duration::from_secs(30),
             keep_records_days: 400,
             max_listeners: 50,
             listener_ping: Duration::from_secs(20),

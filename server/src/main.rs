@@ -14,7 +14,8 @@ use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
 use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
-use otaserver::{channels, logger, rounds, serve, verify};
+use otaserver::tls::Tls;
+use otaserver::{channels, logger, open_files, rounds, serve, verify, webhooks};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,11 +66,13 @@ async fn run(args: &Args) -> Result<(), Failure> {
     fs::create_dir_all(&args.data)
         .map_err(|error| format!("cannot create {}: {error}", args.data.display()))?;
     let _lock = lock(&args.data)?;
-    let limits = args.limits();
+    let mut limits = args.limits();
+    limits.max_connections = open_files::make_room(limits.max_connections);
     let access = match &args.upload_token_file {
         Some(path) => Access::from_token_file(path)?,
         None => Access::LoopbackOnly,
     };
+    let tls = args.tls().map(Tls::open).transpose()?.map(Arc::new);
     let root = trust_root(args)?;
     let blobs = Blobs::at(&args.data, args.artifacts.as_ref().unwrap_or(&args.data))?;
     let store = Store::at(&args.location()).await?;
@@ -81,12 +84,14 @@ async fn run(args: &Args) -> Result<(), Failure> {
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let address = listener.local_addr()?;
     let shutdown = shutdown_signal()?;
-    announce(&format!("listening on http://{address}"));
+    let fresh = tls.clone().map(Tls::keep_fresh).transpose()?.map(tokio::spawn);
+    announce(&format!("listening on {}://{address}", if tls.is_some() { "https" } else { "http" }));
 
-    let app = Arc::new(App::open(catalog, store.clone(), access, limits.clone()).await?);
-    let rounds = tokio::spawn(rounds::run(app.clone()));
-    serve::serve(listener, router(app.clone()), &limits, shutdown).await;
-    rounds.abort();
+    let app = Arc::new(App::open(catalog, store.clone(), access, args.webhooks()?, limits.clone()).await?);
+    let rounds = [tokio::spawn(rounds::run(app.clone())), tokio::spawn(webhooks::run(app.clone()))];
+    serve::serve(listener, router(app.clone()), &limits, tls, shutdown).await;
+    rounds.iter().for_each(tokio::task::JoinHandle::abort);
+    fresh.inspect(tokio::task::JoinHandle::abort);
     rounds::flush(&app).await;
     store.close().await;
     Ok(())

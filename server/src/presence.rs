@@ -158,6 +158,13 @@ impl Presence {
         (entries.len(), entries.values().filter(|entry| self.is_lost(entry.last_seen, now)).count())
     }
 
+    /// The devices that are lost.
+    pub fn lost(&self, now: i64) -> Vec<String> {
+        let entries = self.entries();
+        let lost = entries.iter().filter(|(_, entry)| self.is_lost(entry.last_seen, now));
+        lost.map(|(device, _)| device.clone()).collect()
+    }
+
     /// When a device should ask again, in seconds, a little more or less for each.
     pub fn interval(&self, device: &str, now: i64) -> u64 {
         let interval = u64::from(self.interval_seconds);

@@ -16,6 +16,7 @@ use crate::others::Others;
 use crate::presence::{FLUSH_SECONDS, SYNC_SECONDS};
 use crate::reach::reach;
 use crate::store::{Detail, Member, Rollout, StoreError, Taken, Turn};
+use crate::webhooks::lost;
 
 /// Last contacts that are written in one transaction: others want to write, too.
 const FLUSH_BATCH: usize = 500;
@@ -36,7 +37,7 @@ pub async fn run(app: Arc<App>) {
     let started = unix_seconds();
     let mut rounds = tokio::time::interval(app.limits.round);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut flushed, mut forgotten) = (started, started);
+    let (mut flushed, mut forgotten, mut looked) = (started, started, started);
     let flush_seconds = if app.store.is_shared() { SYNC_SECONDS } else { FLUSH_SECONDS };
     let mut looks = HashMap::new();
     let mut others = Others::new(started);
@@ -48,6 +49,12 @@ pub async fn run(app: Arc<App>) {
         }
         if let Err(error) = look_after_releases(&app, &mut looks, started, now).await {
             log::error!("releases are not looked after: {error}");
+        }
+        if now - looked >= app.limits.lost_seconds {
+            looked = now;
+            if let Err(error) = lost::look(&app, now).await {
+                log::error!("nobody is told of lost devices: {error}");
+            }
         }
         if now - flushed >= flush_seconds {
             flushed = now;
@@ -80,7 +87,13 @@ async fn look_after_releases(
     started: i64,
     now: i64,
 ) -> Result<(), StoreError> {
-    for rollout in app.store.rollouts().await? {
+    let rollouts = app.store.rollouts().await?;
+    app.queue.keep(|id| {
+        rollouts
+            .iter()
+            .any(|rollout| rollout.id == id && !matches!(rollout.stage, Stage::Draft | Stage::Aborted))
+    });
+    for rollout in rollouts {
         match rollout.stage {
             Stage::Draft => start_if_due(app, &rollout, now).await?,
             Stage::Staging | Stage::Production | Stage::Completed | Stage::Aborted => {

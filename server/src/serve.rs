@@ -21,20 +21,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::Limits;
-use crate::http::Peer;
+use crate::http::{Certified, Peer};
+use crate::tls::{self, Tls};
 
 /// Bytes of a connection's read buffer: what one part of an upload can hold.
 const BUFFER_BYTES: usize = 128 << 10;
 /// Pause after `accept` failed, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is done, then lets open requests finish within the grace time.
+/// Serves until `shutdown` is done, then lets open requests finish within the grace time. With `tls`, nothing but TLS is spoken.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: &Limits,
+    tls: Option<Arc<Tls>>,
     shutdown: impl Future<Output = ()>,
 ) {
     let connections = Arc::new(Semaphore::new(limits.max_connections));
@@ -45,6 +48,8 @@ pub async fn serve(
         .header_read_timeout(limits.header_read)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(BUFFER_BYTES);
+    let (write_stall, handshake) = (limits.write_stall, limits.handshake);
+    let desk = Desk { http, router, write_stall, handshake, stopping };
     tokio::pin!(shutdown);
     loop {
         let accept = async {
@@ -64,50 +69,79 @@ pub async fn serve(
                 continue;
             }
         };
-        let routes = router.clone();
-        let answering = answer(http.clone(), stream, peer, routes, limits.write_stall, stopping.clone());
+        let welcomed = desk.clone().welcome(stream, peer, tls.as_ref().map(|tls| tls.acceptor()));
         tokio::spawn(async move {
-            answering.await;
+            welcomed.await;
             drop(permit);
         });
     }
-    drop((listener, stopping));
+    drop((listener, desk));
     stop.send_replace(());
     if timeout(limits.shutdown_grace, stop.closed()).await.is_err() {
         log::warn!("requests were still open after {} s and are cut off", limits.shutdown_grace.as_secs());
     }
 }
 
-/// Answers the requests of one connection, one after the other.
-async fn answer(
+/// What a connection needs.
+#[derive(Clone)]
+struct Desk {
     http: http1::Builder,
-    stream: TcpStream,
-    peer: SocketAddr,
     router: Router,
     write_stall: Duration,
-    mut stopping: watch::Receiver<()>,
-) {
-    // Small answers should not wait for more bytes; an error here only costs time.
-    if let Err(error) = stream.set_nodelay(true) {
-        log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
-    }
-    let routes = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        routes.call(request)
-    });
-    let connection =
-        http.serve_connection(TokioIo::new(Guarded::new(stream, write_stall)), service).with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    handshake: Duration,
+    stopping: watch::Receiver<()>,
+}
+
+impl Desk {
+    /// Makes a connection an encrypted one, if that is wanted, and answers on it.
+    async fn welcome(mut self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
+        // Small answers should not wait for more bytes; an error here only costs time.
+        if let Err(error) = stream.set_nodelay(true) {
+            log::debug!("cannot set TCP_NODELAY for {peer}: {error}");
         }
-    };
-    if let Err(error) = ended {
-        log::debug!("connection of {peer}: {error}");
+        let Some(tls) = tls else { return self.answer(stream, peer, None).await };
+        let shaken = tokio::select! {
+            shaken = timeout(self.handshake, tls.accept(stream)) => shaken,
+            _ = self.stopping.changed() => return,
+        };
+        match shaken {
+            Err(_) => log::debug!("{peer} does not finish its handshake"),
+            // Probes that only connect are no news; a device whose certificate is refused is.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Ok(Err(error)) => log::info!("{peer}: no TLS: {error}"),
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certified = shown.map(|certificate| Certified(tls::device(certificate)));
+                self.answer(stream, peer, certified).await;
+            }
+        }
+    }
+
+    /// Answers the requests of one connection, one after the other.
+    async fn answer<S>(mut self, stream: S, peer: SocketAddr, certified: Option<Certified>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let routes = TowerToHyperService::new(self.router);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            if let Some(certified) = &certified {
+                request.extensions_mut().insert(certified.clone());
+            }
+            routes.call(request)
+        });
+        let stream = TokioIo::new(Guarded::new(stream, self.write_stall));
+        let mut connection = pin!(self.http.serve_connection(stream, service).with_upgrades());
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            _ = self.stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            log::debug!("connection of {peer}: {error}");
+        }
     }
 }
 

@@ -88,12 +88,14 @@ def _inert(directory, layer):
 
 
 def _versions(directory, layer):
-    """The recipe and Cargo.toml say the same."""
+    """The recipe and Cargo.toml say the same; cargo builds nothing while a member of the workspace is missing."""
     d = layers.Layers(directory + "/versions", layer=layer).of("otad")
     with open(os.path.join(d.getVar("OTAD_SOURCE_DIR"), "Cargo.toml"), "rb") as file:
-        package = tomllib.load(file)["workspace"]["package"]
+        workspace = tomllib.load(file)["workspace"]
+    package, taken = workspace["package"], d.getVar("OTAD_SOURCES").split()
+    missing = [f"otad: OTAD_SOURCES lacks {name}, a member of the workspace" for name in workspace["members"] if name not in taken]
     pairs = {"PV": "version", "OTAD_RUST_VERSION": "rust-version"}
-    return [f"otad: {name} is {d.getVar(name)}, Cargo.toml's {key} is {package[key]}"
+    return missing + [f"otad: {name} is {d.getVar(name)}, Cargo.toml's {key} is {package[key]}"
             for name, key in pairs.items() if d.getVar(name) != package[key]]
 
 

@@ -134,7 +134,8 @@ impl Story {
         self.voice.heading("The update server, with version 2");
         let server = Server::start(&self.path("server"), &self.path("root.toml"), &self.binaries);
         let server = self.played(server)?;
-        self.voice.command("otaserver --data server --listen 127.0.0.1:0 --root root.toml &");
+        self.voice
+            .command("otaserver --data server --listen 127.0.0.1:0 --heartbeat-seconds 1 --root root.toml &");
         println!("listening on {}", server.url());
         self.upload(&server, "v2.otab")?;
         self.voice.note("the server took version 2", "it verified the upload against root.toml");

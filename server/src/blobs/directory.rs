@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use otad_bundle::Digest;
 use tempfile::NamedTempFile;
@@ -109,7 +110,7 @@ impl Directory {
             Err(error) => return Err(BlobError::on("open", &path)(error)),
         };
         let size = file.metadata().await.map_err(BlobError::on("read", &path))?.len();
-        Ok(Some((Content::File(file), size)))
+        Ok(Some((Content::File(Arc::new(file.into_std().await)), size)))
     }
 
     pub(super) fn identity(&self, new: &str) -> Result<String, BlobError> {

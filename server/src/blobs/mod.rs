@@ -13,6 +13,7 @@
 
 mod directory;
 mod objects;
+mod pages;
 mod spool;
 
 use std::fs;

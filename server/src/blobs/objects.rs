@@ -1,6 +1,6 @@
 //! Files in object storage, through the crate `object_store`; and reading files of either store.
 
-use std::io::{self, Read as _, SeekFrom};
+use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use object_store::{
     Error, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
 };
 use otad_bundle::Digest;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
+use super::pages::Pages;
 use super::{BlobError, Spooled, digest_of, file_name};
 use crate::kind::Kind;
 
@@ -30,20 +31,16 @@ pub(super) struct Objects {
 #[derive(Debug)]
 pub enum Content {
     /// An open file: it can be read to its end also when it is removed.
-    File(tokio::fs::File),
+    File(Arc<std::fs::File>),
     /// An object.
     Object(Arc<dyn ObjectStore>, Path),
 }
 
 impl Content {
-    /// Reads `length` bytes from `first` on. One part at a time: parts of a file share its position.
+    /// Reads `length` bytes from `first` on.
     pub async fn part(&self, first: u64, length: u64) -> io::Result<Pin<Box<dyn AsyncRead + Send>>> {
         match self {
-            Content::File(file) => {
-                let mut file = file.try_clone().await?;
-                file.seek(SeekFrom::Start(first)).await?;
-                Ok(Box::pin(file.take(length)))
-            }
+            Content::File(file) => Ok(Box::pin(Pages::new(file.clone(), first, length))),
             Content::Object(..) if length == 0 => Ok(Box::pin(tokio::io::empty())),
             Content::Object(store, path) => {
                 let range = Some(GetRange::Bounded(first..first.saturating_add(length)));

@@ -10,5 +10,6 @@ pub mod filter;
 pub mod judge;
 pub mod offer;
 pub mod policy;
+pub mod queue;
 pub mod step;
 pub mod window;

@@ -1,6 +1,7 @@
 //! Who is an operator, and who is a device: whoever holds a token. On a server without any, whoever sits on the same machine is
 //! an operator, until the first operator gets a token. Every request to a route of operators passes [`require_operator`]; every change is written into the audit log there.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
@@ -8,7 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{ApiError, App, Peer, routes};
+use super::{ApiError, App, Certified, Peer, routes};
 use crate::role::Role;
 use crate::store::hash;
 
@@ -257,11 +259,29 @@ fn token_of(headers: &HeaderMap) -> Option<Vec<u8>> {
     })
 }
 
-/// Refuses whoever speaks for a device without its token. A device that has one must show it; whether others may speak at all is
-/// for the operator to say. The answer is the same whether the device exists or not.
-pub(super) async fn require_device(app: &App, headers: &HeaderMap, device: &str) -> Result<(), ApiError> {
+/// What somebody shows who asks as a device.
+pub(super) struct Caller {
+    pub(super) headers: HeaderMap,
+    certified: Option<Certified>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Caller { headers: parts.headers.clone(), certified: parts.extensions.get().cloned() })
+    }
+}
+
+/// Refuses whoever speaks for a device without its token or its certificate. A device that has a token must show it; whether others may
+/// speak at all, and whether certificates are asked for, is for the operator to say. The answer is the same whether the device exists or
+/// not.
+pub(super) async fn require_device(app: &App, caller: &Caller, device: &str) -> Result<(), ApiError> {
+    if require_certificate(app, caller)?.is_some_and(|named| named != device) {
+        return Err(certificate_refused());
+    }
     let expected = app.store.device_token(device).await?;
-    let given = bearer(headers).map(hash);
+    let given = bearer(&caller.headers).map(hash);
     let allowed = match (expected, given) {
         (Some(expected), Some(given)) => bool::from(given.as_bytes().ct_eq(expected.as_bytes())),
         (Some(_), None) => false,
@@ -272,6 +292,23 @@ pub(super) async fn require_device(app: &App, headers: &HeaderMap, device: &str)
     }
     let message = "this needs `Authorization: Bearer` with the token of this device";
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "NOT_AUTHORIZED", message))
+}
+
+/// Refuses whoever shows no device's certificate where those are asked for, and says which device it is.
+pub(super) fn require_certificate<'a>(app: &App, caller: &'a Caller) -> Result<Option<&'a str>, ApiError> {
+    match &caller.certified {
+        // A certificate binds whoever shows it. Without --device-ca nobody is asked for one.
+        Some(Certified(Some(device))) => Ok(Some(device)),
+        Some(Certified(None)) => Err(certificate_refused()),
+        None if app.limits.require_device_certificates => Err(certificate_refused()),
+        None => Ok(None),
+    }
+}
+
+fn certificate_refused() -> ApiError {
+    let message = "this needs a TLS certificate of this device: one of an authority that the server's --device-ca names, \
+                   with the URI otad:device:ID among its subject alternative names";
+    ApiError::new(StatusCode::FORBIDDEN, "NOT_AUTHORIZED", message)
 }
 
 /// `::ffff:127.0.0.1` is how a socket for both families sees 127.0.0.1.

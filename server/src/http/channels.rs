@@ -8,6 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::access::{Caller, require_certificate};
 use super::{ApiError, App, input};
 use crate::channels::{self, ChannelError};
 use crate::names::check_model;
@@ -26,7 +27,12 @@ pub(super) async fn publish(State(app): State<Arc<App>>, body: Body) -> Result<S
 }
 
 /// `GET /device/v1/channel?compatible=`: the newest document of a model, 204 when there is none.
-pub(super) async fn newest(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+pub(super) async fn newest(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    require_certificate(&app, &caller)?;
     let question: Question = input::query(&uri)?;
     check_model("compatible", &question.compatible)?;
     Ok(match app.store.channel(&question.compatible).await? {

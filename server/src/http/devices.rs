@@ -12,11 +12,11 @@ use otad_bundle::Digest;
 use serde::{Deserialize, Serialize};
 use tokio::sync::SemaphorePermit;
 
-use super::access::require_device;
+use super::access::{Caller, require_device};
 use super::download::url;
 use super::metrics::count;
 use super::{ApiError, App, input};
-use crate::assign::{self, Question};
+use crate::assign::{self, Places, Question};
 use crate::clock::unix_seconds;
 use crate::kind::Kind;
 use crate::names::{check_model, check_name, check_version};
@@ -87,7 +87,7 @@ struct OfferedDelta {
 pub(super) async fn update(
     State(app): State<Arc<App>>,
     uri: Uri,
-    headers: HeaderMap,
+    caller: Caller,
 ) -> Result<Response, ApiError> {
     let _place = admit(&app)?;
     count(&app.asked.checks);
@@ -103,7 +103,7 @@ pub(super) async fn update(
     for (field, word) in [("boot_id", &check.boot_id), ("state", &check.state)] {
         word.as_deref().map_or(Ok(()), |word| check_word(field, word))?;
     }
-    require_device(&app, &headers, &check.device).await?;
+    require_device(&app, &caller, &check.device).await?;
     // The database holds signed numbers; a device that claims more is as far ahead as can be.
     let sequence = check.sequence.min(i64::MAX.unsigned_abs());
     let sighting = Sighting {
@@ -111,7 +111,7 @@ pub(super) async fn update(
         compatible: &check.compatible,
         version,
         sequence: Some(sequence),
-        user_agent: &user_agent(&headers),
+        user_agent: &user_agent(&caller.headers),
         release: Some(&check.release),
         boot_id: check.boot_id.as_deref(),
         state: check.state.as_deref(),
@@ -131,20 +131,20 @@ pub(super) async fn update(
         state: check.state.as_deref(),
         recorded,
     };
-    let answer = assign::answer(&app.store, question, app.limits.undeclared, app.limits.max_updates).await?;
+    let places = Places { queue: &app.queue, most: app.limits.max_updates };
+    let answer = assign::answer(&app.store, question, app.limits.undeclared, places).await?;
     let now = unix_seconds();
     answer.taken.iter().for_each(|taken| app.live.step(taken, now));
     let mut response = match answer.artifact {
-        None => StatusCode::NO_CONTENT.into_response(),
+        // It comes back in a minute: a connection kept for it until then is one that others do not get.
+        None => (StatusCode::NO_CONTENT, [(header::CONNECTION, "close")]).into_response(),
         Some(artifact) => {
             count(&app.asked.offers);
             Json(offer(&app, artifact, running).await?).into_response()
         }
     };
-    if app.limits.tell_heartbeat {
-        let interval = app.presence.interval(&check.device, now);
-        response.headers_mut().insert(INTERVAL, HeaderValue::from(interval));
-    }
+    let interval = app.presence.interval(&check.device, now);
+    response.headers_mut().insert(INTERVAL, HeaderValue::from(interval));
     Ok(response)
 }
 
@@ -192,19 +192,19 @@ async fn offer(app: &App, artifact: Artifact, running: Option<&str>) -> Result<O
 /// nothing is stored, and they are not told: coming back would not help them.
 pub(super) async fn report(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    caller: Caller,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let _place = admit(&app)?;
     let report: Report = input::json(body, &app.limits).await?;
     check_report(&report)?;
-    require_device(&app, &headers, &report.device).await?;
+    require_device(&app, &caller, &report.device).await?;
     count(&app.asked.reports);
     let now = unix_seconds();
     if app.presence.last_seen(&report.device).is_some() {
         app.presence.touch(&report.device, now);
     } else {
-        let user_agent = &user_agent(&headers);
+        let user_agent = &user_agent(&caller.headers);
         let sighting = Sighting { user_agent, ..Sighting::of(&report.device, &report.compatible) };
         if !see(&app, sighting).await? {
             return Ok(StatusCode::NO_CONTENT);

@@ -18,7 +18,7 @@ use crate::blobs::{Blobs, Content};
 use crate::kind::Kind;
 
 /// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
-const WINDOW_BYTES: usize = 64 << 10;
+const WINDOW_BYTES: usize = 128 << 10;
 /// The same for several ranges, which go through four windows one after the other.
 const SEVERAL_WINDOW_BYTES: usize = 32 << 10;
 /// A digest names one content for ever. `no-transform` keeps proxies from compressing what clients address by offset.

@@ -13,6 +13,7 @@ mod fleet;
 mod groups;
 mod input;
 mod metrics;
+mod openapi;
 mod operators;
 mod progress;
 pub mod range;
@@ -22,6 +23,7 @@ mod routes;
 mod several;
 mod tokens;
 mod upload;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,19 +33,21 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 pub use access::{Access, TokenError};
 pub use error::ApiError;
-pub use routes::{Rule, operator_rules};
+pub use openapi::document;
+pub use routes::{Needs, Rule, rules};
 
 use crate::Limits;
 use crate::catalog::Catalog;
 use crate::clock::unix_seconds;
+use crate::fleet::queue::Queue;
 use crate::live::Live;
 use crate::presence::Presence;
 use crate::store::{Sighting, Store, StoreError};
+use crate::webhooks::Client;
 
 /// Devices that are read at a time when the server starts.
 const DEVICE_PAGE: u32 = 1000;
@@ -51,6 +55,13 @@ const DEVICE_PAGE: u32 = 1000;
 /// The other end of the connection. The listener puts it into every request.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
+
+/// A certificate of a device was verified on this connection. The listener puts it into every request of it.
+#[derive(Debug, Clone)]
+pub struct Certified(
+    /// The device that it names; `None` when it names none.
+    pub Option<String>,
+);
 
 /// What the routes work with.
 #[derive(Debug)]
@@ -65,8 +76,12 @@ pub struct App {
     pub limits: Limits,
     /// Who is there.
     pub presence: Presence,
+    /// Who waits for a place.
+    pub queue: Queue,
     /// What devices are doing.
     pub live: Live,
+    /// How webhooks are reached.
+    pub webhooks: Client,
     rules: Vec<Rule>,
     uploads: Arc<Semaphore>,
     device_requests: Semaphore,
@@ -80,6 +95,7 @@ impl App {
         catalog: Catalog,
         store: Store,
         access: Access,
+        webhooks: Client,
         limits: Limits,
     ) -> Result<App, StoreError> {
         let presence = Presence::new(limits.heartbeat_seconds, limits.max_devices, unix_seconds());
@@ -99,12 +115,14 @@ impl App {
             uploads: Arc::new(Semaphore::new(limits.max_uploads)),
             device_requests: Semaphore::new(limits.max_device_requests),
             listeners: Arc::new(Semaphore::new(limits.max_listeners)),
-            rules: operator_rules(),
+            rules: rules(),
+            queue: Queue::new(limits.heartbeat_seconds),
             live: Live::default(),
             asked: metrics::Asked::default(),
             catalog,
             store,
             access,
+            webhooks,
             limits,
             presence,
         })
@@ -113,20 +131,14 @@ impl App {
 
 /// Builds every route of the server.
 pub fn router(app: Arc<App>) -> Router {
-    let operators = routes::operators()
+    let (operators, others) = routes::routers();
+    let operators = operators
         // Also behind the gate: a stranger learns nothing about which operator routes exist.
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), access::require_operator));
-    Router::new()
-        .nest("/api/v1", operators)
-        .route("/artifacts/{file}", get(download::artifact))
-        .route("/deltas/{file}", get(download::delta))
-        .route("/device/v1/update", get(devices::update))
-        .route("/device/v1/channel", get(channels::newest))
-        .route("/device/v1/reports", post(devices::report))
-        .route("/device/v1/progress", post(progress::report))
-        .route("/healthz", get(health))
+    others
+        .nest(routes::OPERATORS, operators)
         .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::access::{Credential, Identity, is_own_page, require_device};
+use super::access::{Caller, Credential, Identity, is_own_page, require_device};
 use super::devices::{MAX_WORD_BYTES, admit};
 use super::{ApiError, App, Peer, input};
 use crate::clock::unix_seconds;
@@ -51,7 +51,7 @@ struct Progress {
 /// `POST /device/v1/progress`: 204. Nothing is written unless the device enters another step of its release.
 pub(super) async fn report(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    caller: Caller,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let _place = admit(&app)?;
@@ -62,7 +62,7 @@ pub(super) async fn report(
     if progress.phase.len() > MAX_WORD_BYTES || boot.len() > MAX_WORD_BYTES {
         return Err(ApiError::too_large(format!("`phase` and `boot_id` have up to {MAX_WORD_BYTES} bytes")));
     }
-    require_device(&app, &headers, &progress.device).await?;
+    require_device(&app, &caller, &progress.device).await?;
     let now = unix_seconds();
     // Only devices that are known: strangers must not fill the memory.
     if app.presence.last_seen(&progress.device).is_none() {
@@ -114,6 +114,13 @@ struct Wanted {
 }
 
 impl Wanted {
+    fn check(&self) -> Result<(), ApiError> {
+        for (field, name) in [("device", &self.device), ("group", &self.group), ("release", &self.release)] {
+            name.as_deref().map_or(Ok(()), |name| check_name(field, name))?;
+        }
+        Ok(())
+    }
+
     fn takes(&self, word: &Word) -> bool {
         self.device.as_ref().is_none_or(|device| *device == word.device)
             && self.group.as_ref().is_none_or(|group| Some(group) == word.group.as_ref())
@@ -130,11 +137,12 @@ pub(super) async fn listen(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    let wanted: Wanted = input::query(&uri)?;
+    wanted.check()?;
     let upgrade = upgrade.map_err(|_| {
         let message = "this is a WebSocket: ask with Upgrade: websocket, version 13";
         ApiError::new(StatusCode::UPGRADE_REQUIRED, "INVALID_REQUEST", message)
     })?;
-    let wanted: Wanted = input::query(&uri)?;
     // Browsers let every page open a WebSocket to everywhere: only our own may listen.
     if headers.contains_key(header::ORIGIN) && !is_own_page(&headers) {
         let message = "a page of another origin may not listen";

@@ -186,6 +186,9 @@ pub(super) async fn decide(
         return Err(ApiError::not_found("there is no device of this name"));
     }
     app.store.decide(&rollout, &device, denied).await?;
+    if !denied {
+        app.queue.prefer(rollout.id, &device, unix_seconds());
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -13,11 +13,13 @@ mod engine;
 mod files;
 mod groups;
 mod happenings;
+mod lost;
 mod members;
 mod records;
 mod reports;
 mod rollouts;
 mod tokens;
+mod webhooks;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -42,6 +44,7 @@ pub use records::{Record, Selection, Statistics};
 pub use reports::{Outcome, Receipt, Report, StoredReport};
 pub use rollouts::{NewRollout, Rollout, Turn};
 pub use tokens::{Operator, hash};
+pub use webhooks::{Addition, Delivery, Due, Tried, Webhook};
 
 /// How long a health check waits before it calls the database stuck. Below the usual probe timeout of 5 s.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -59,6 +62,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "fleet", include_str!("../../migrations/0003_fleet.sql")),
     (4, "marks", include_str!("../../migrations/0004_marks.sql")),
     (5, "channels", include_str!("../../migrations/0005_channels.sql")),
+    (6, "webhooks", include_str!("../../migrations/0006_webhooks.sql")),
 ];
 
 /// Why the database did not answer.

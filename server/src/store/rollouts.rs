@@ -5,11 +5,13 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::happenings::{Happening, note};
+use super::webhooks::tell_of_release;
 use super::{Store, StoreError, Transaction, from_db};
 use crate::clock::unix_seconds;
 use crate::fleet::filter::Filter;
 use crate::fleet::judge::{Results, Stage};
 use crate::fleet::policy::Policy;
+use crate::webhooks::Event;
 
 /// The columns of a [`Rollout`].
 macro_rules! select_rollout {
@@ -263,6 +265,13 @@ pub(super) async fn take_turn(
         message: paused.as_deref(),
     };
     note(transaction, &happening, now).await?;
+    match turn {
+        Turn::Pause(reason) => {
+            tell_of_release(transaction, Event::ReleasePaused, rollout, Some(reason)).await?
+        }
+        Turn::Complete => tell_of_release(transaction, Event::ReleaseCompleted, rollout, None).await?,
+        Turn::Start | Turn::Promote | Turn::Resume | Turn::Abort => {}
+    }
     if *turn == Turn::Abort {
         super::members::withdraw_offers(transaction, rollout, now).await?;
     }

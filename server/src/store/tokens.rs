@@ -133,9 +133,14 @@ mod tests {
         let store = Store::open(&path, 1 << 20).await.unwrap();
         assert!(!store.had_operators().await.unwrap());
         assert!(store.add_operator("a", Role::Admin, "token").await.unwrap());
-        for undo in
-            ["DROP TABLE marks", "DROP TABLE channels", "DELETE FROM _sqlx_migrations WHERE version >= 4"]
-        {
+        for undo in [
+            "DROP TABLE webhook_deliveries",
+            "DROP TABLE webhooks",
+            "DROP TABLE lost_devices",
+            "DROP TABLE channels",
+            "DROP TABLE marks",
+            "DELETE FROM _sqlx_migrations WHERE version >= 4",
+        ] {
             sqlx::query(undo).execute(&store.pool).await.unwrap();
         }
         store.close().await;

@@ -30,15 +30,16 @@ pub(crate) fn command(data: &Path) -> Command {
 
 impl Process {
     pub(crate) fn start(data: &Path) -> Process {
-        Process::run(command(data))
+        Process::of(command(data))
     }
 
-    pub(crate) fn run(mut command: Command) -> Process {
+    /// Starts a command line of otaserver.
+    pub(crate) fn of(mut command: Command) -> Process {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("start otaserver");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim_end().strip_prefix("listening on http://").map(|address| address.parse().unwrap());
+        let address = line.trim_end().strip_prefix("listening on ").and_then(|url| url.split_once("://"));
+        let address = address.map(|(_, address)| address.parse().unwrap());
         match address {
             Some(address) => Process { child, address },
             None => {
@@ -48,8 +49,13 @@ impl Process {
         }
     }
 
-    pub(crate) fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
+    pub(crate) fn send(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Sends a signal that ends it.
+    pub(crate) fn signal(&mut self, signal: Signal) -> std::process::ExitStatus {
+        self.send(signal);
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -227,7 +233,16 @@ fn sigterm_and_sigint_end_it_in_order() {
 }
 
 pub(crate) fn fails(mut command: Command) -> String {
-    let Output { status, stderr, stdout } = command.output().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            // It serves, which shows as no exit status below.
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let Output { status, stderr, stdout } = child.wait_with_output().unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(stdout.is_empty());
     String::from_utf8(stderr).unwrap()

@@ -11,7 +11,9 @@ use otaserver::blobs::Blobs;
 use otaserver::catalog::Catalog;
 use otaserver::http::{Access, App, router};
 use otaserver::store::Store;
-use otaserver::{Limits, rounds, serve};
+use otaserver::tls::{Files, Tls};
+use otaserver::webhooks::{Client, Plain};
+use otaserver::{Limits, rounds, serve, webhooks};
 use sha2::Digest;
 use tokio::sync::oneshot;
 
@@ -121,6 +123,7 @@ pub(crate) struct Options {
     pub(crate) root: Option<String>,
     /// Where the files are, if not in the directory of the server.
     pub(crate) objects: Option<Arc<dyn ObjectStore>>,
+    pub(crate) tls: Option<Files>,
 }
 
 pub(crate) struct Server {
@@ -141,6 +144,7 @@ impl Server {
             token: None,
             root: Some(root()),
             objects: None,
+            tls: None,
         };
         change(&mut options);
         let data = Data::in_directory(tempfile::tempdir().unwrap());
@@ -152,12 +156,14 @@ impl Server {
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let limits = options.limits.clone();
+                let tls = options.tls.clone().map(|files| Arc::new(Tls::open(files).unwrap()));
                 let (app, store) = app(&directory, options).await;
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
-                let rounds = tokio::spawn(rounds::run(app.clone()));
-                serve::serve(listener, router(app), &limits, async { drop(stopped.await) }).await;
-                rounds.abort();
+                let rounds =
+                    [tokio::spawn(rounds::run(app.clone())), tokio::spawn(webhooks::run(app.clone()))];
+                serve::serve(listener, router(app), &limits, tls, async { drop(stopped.await) }).await;
+                rounds.iter().for_each(tokio::task::JoinHandle::abort);
                 store.close().await;
             });
         });
@@ -200,6 +206,27 @@ pub(crate) fn files(directory: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+/// The paths of the router itself, as it shows them for debugging.
+pub(crate) fn routes() -> Vec<String> {
+    let data = crate::process::directory();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = Options {
+            limits: Limits { keep_free_bytes: 0, ..Limits::default() },
+            token: None,
+            root: None,
+            objects: None,
+            tls: None,
+        };
+        let (app, store) = app(data.path(), options).await;
+        let shown = format!("{:?}", router(app));
+        store.close().await;
+        let texts = shown.split('"').skip(1).step_by(2).filter(|text| text.starts_with('/'));
+        // What catches everything else.
+        texts.filter(|text| !text.contains("__private__")).map(str::to_owned).collect()
+    })
+}
+
 async fn app(data: &Path, options: Options) -> (Arc<App>, Store) {
     let root = data.join("root.toml");
     if let Some(text) = &options.root {
@@ -219,5 +246,7 @@ async fn app(data: &Path, options: Options) -> (Arc<App>, Store) {
         None => Blobs::open(data),
     };
     let catalog = Catalog::open(store.clone(), blobs.unwrap(), root).await.unwrap();
-    (Arc::new(App::open(catalog, store.clone(), access, options.limits).await.unwrap()), store)
+    let webhooks = Client::new(None, Plain::Here).unwrap();
+    let app = App::open(catalog, store.clone(), access, webhooks, options.limits).await.unwrap();
+    (Arc::new(app), store)
 }

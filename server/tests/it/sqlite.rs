@@ -20,6 +20,9 @@ fn w8_a_database_of_the_first_form_is_brought_up() {
     assert!(process.signal(Signal::SIGTERM).success());
     let mut session = Session::open(data.path());
     for undo in [
+        "DROP TABLE webhook_deliveries",
+        "DROP TABLE webhooks",
+        "DROP TABLE lost_devices",
         "DROP TABLE rollout_devices",
         "DROP TABLE happenings",
         "DROP TABLE rollouts",

@@ -30,6 +30,8 @@ mod http;
 mod lifecycle;
 #[path = "../it/objects.rs"]
 mod objects;
+#[path = "../it/openapi.rs"]
+mod openapi;
 #[path = "../it/operators.rs"]
 mod operators;
 #[path = "../it/process.rs"]
@@ -44,10 +46,14 @@ mod rig;
 mod roles;
 #[path = "shared.rs"]
 mod shared;
+#[path = "../it/tls.rs"]
+mod tls;
 #[path = "trouble.rs"]
 mod trouble;
 #[path = "../it/uploads.rs"]
 mod uploads;
+#[path = "../it/webhooks.rs"]
+mod webhooks;
 
 /// A test that is added there runs here, too, or is named here with its reason.
 #[test]

@@ -34,7 +34,7 @@ impl Pair {
     }
 
     fn start(&self, one: usize) -> Process {
-        Process::run(self.command(one))
+        Process::of(self.command(one))
     }
 }
 
@@ -61,7 +61,7 @@ fn w9_places_hold_over_servers() {
     let [one, two] = [0, 1].map(|one| {
         let mut command = pair.command(one);
         command.args(["--max-updates", "8"]);
-        Process::run(command)
+        Process::of(command)
     });
     let addresses = [one.address, two.address];
     for (name, sequence, model, places, expected) in [("r", 1, "acme", 5, 5), ("s", 2, "other", 100, 3)] {

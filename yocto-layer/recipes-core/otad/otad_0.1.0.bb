@@ -10,7 +10,7 @@ LIC_FILES_CHKSUM = "file://LICENSE-APACHE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
 # The sources are those beside the layer: one commit is the recipe, its list of crates and what they build. Cargo wants the whole
 # workspace there, also what is not built.
 FILESEXTRAPATHS:prepend := "${OTAD_SOURCE_DIR}:"
-OTAD_SOURCES = "Cargo.toml Cargo.lock LICENSE-APACHE LICENSE-MIT systemd bootenv bundle dbus daemon cli server demo bench test-images fuzz"
+OTAD_SOURCES = "Cargo.toml Cargo.lock LICENSE-APACHE LICENSE-MIT systemd bootenv bundle dbus daemon cli server demo bench test-images fuzz fleet-sim"
 OTAD_SOURCES[doc] = "Files and directories of otad's repository that the recipe takes"
 SRC_URI = "${@' '.join('file://%s;subdir=otad' % name for name in d.getVar('OTAD_SOURCES').split())}"
 require otad-crates.inc

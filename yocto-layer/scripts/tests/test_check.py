@@ -18,6 +18,7 @@ BROKEN = [
     (OTAD, "require otad-crates.inc", "require otad-crate.inc", "otad-crate.inc"),
     (OTAD, 'SUMMARY = "', 'SUMARY = "', "SUMMARY is not set"),
     (OTAD, "LICENSE-MIT systemd", "LICENSE-MIT systemt", "file://systemt is nowhere"),
+    (OTAD, " bundle dbus", " dbus", "OTAD_SOURCES lacks bundle"),
     (OTAD, "inherit cargo cargo", "inherit carg cargo", "carg"),
     (OTAD, 'OTAD_RUST_VERSION = "1.94"', 'OTAD_RUST_VERSION = "1.90"', "rust-version"),
     (OTAD, 'OTAD_RUST_VERSION = "1.94"', 'OTAD_RUST_VERSION = "1.99"', "skipped: otad needs Rust 1.99"),
