@@ -90,7 +90,11 @@ async fn run(args: &Args) -> Result<(), Failure> {
     let app = Arc::new(App::open(catalog, store.clone(), access, args.webhooks()?, limits.clone()).await?);
     let rounds = [tokio::spawn(rounds::run(app.clone())), tokio::spawn(webhooks::run(app.clone()))];
     serve::serve(listener, router(app.clone()), &limits, tls, shutdown).await;
-    rounds.iter().for_each(tokio::task::JoinHandle::abort);
+    for task in rounds {
+        task.abort();
+        // That it was cancelled is no news; but what it held of the database has to be back before that is closed.
+        let _ = task.await;
+    }
     fresh.inspect(tokio::task::JoinHandle::abort);
     rounds::flush(&app).await;
     store.close().await;

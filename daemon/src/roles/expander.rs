@@ -116,7 +116,7 @@ impl Decoder {
             let limit =
                 limit.ok_or_else(|| frame::broken(format!("it speaks of job {at} of {}", jobs.len())))?;
             let error = match Sort::of(answer.kind) {
-                Some(sort) => sort.error(limit, answer.text()?),
+                Some(sort) => sort.error(limit, frame::printable(&answer.text()?)),
                 None => return Err(frame::broken(format!("an answer of kind {}", answer.kind))),
             };
             return Ok(Some((at, error)));

@@ -14,7 +14,7 @@ use otad_bundle::{Digest, Input};
 
 use super::Role;
 use super::fetch::{Setup, answered, asked, write_question};
-use super::frame::{self, Frame, broken};
+use super::frame::{self, Frame, broken, printable};
 use super::input::{STOP_LATENCY, SeparateInput, is_silence, lost};
 use super::process::Process;
 use crate::adapters::http::{Papers, check_offer, check_url};
@@ -184,7 +184,7 @@ impl io::Read for Patient<'_> {
 fn read_failure(frame: &mut Frame) -> io::Result<Failure> {
     let code = frame.text()?;
     let code = Code::from_text(&code).ok_or_else(|| broken(format!("there is no code `{code}`")))?;
-    Ok(Failure::new(code, frame.text()?))
+    Ok(Failure::new(code, printable(&frame.text()?)))
 }
 
 /// What of an answer cannot be read is the fetcher's fault.
@@ -269,7 +269,7 @@ impl Fetch for SeparateFetch {
 
 fn receipt(mut frame: Frame) -> Result<Receipt, Failure> {
     match frame.kind {
-        answered::REFUSED => Ok(Receipt::Refused(frame.text().map_err(unreadable)?)),
+        answered::REFUSED => Ok(Receipt::Refused(printable(&frame.text().map_err(unreadable)?))),
         _ => Ok(Receipt::Taken),
     }
 }

@@ -89,6 +89,15 @@ impl Frame {
     }
 }
 
+/// Characters of a message at most; the longest of otad's own have four hundred.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
+/// A message of the other side as it may be logged and shown on a terminal.
+pub(super) fn printable(message: &str) -> String {
+    let visible = message.chars().map(|c| if c.is_control() { ' ' } else { c });
+    visible.take(MAX_MESSAGE_CHARS).collect()
+}
+
 /// The other side does not keep to the protocol.
 pub(super) fn broken(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)

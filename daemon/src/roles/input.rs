@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use otad_bundle::Input;
 
-use super::frame::{self, Frame, broken};
+use super::frame::{self, Frame, broken, printable};
 use super::process::Process;
 use crate::failure::{Code, Failure};
 use crate::ports::Stop;
@@ -241,7 +241,10 @@ impl SeparateInput {
         self.receive_all(&mut text)?;
         let text = String::from_utf8_lossy(&text);
         let (code, message) = text.split_once('\n').unwrap_or(("", &text));
-        Err(io::Error::other(Failure::new(Code::from_text(code).unwrap_or(Code::Internal), message)))
+        Err(io::Error::other(Failure::new(
+            Code::from_text(code).unwrap_or(Code::Internal),
+            printable(message),
+        )))
     }
 
     fn receive_all(&mut self, mut buffer: &mut [u8]) -> io::Result<()> {
@@ -463,7 +466,7 @@ mod tests {
         input.read_exact(&mut vec![0; 100_000]).unwrap();
         let error = input.read(&mut [0; 10]).unwrap_err();
         let failure = crate::failure::failure_of(&error).unwrap();
-        assert_eq!((failure.code, failure.message.as_str()), (Code::NetStalled, "the line\nis dead"));
+        assert_eq!((failure.code, failure.message.as_str()), (Code::NetStalled, "the line is dead"));
     }
 
     /// A fetcher that was taken over says what it likes: too much, nothing, or that it is over.

@@ -75,6 +75,8 @@ fn fetcher() -> Filter {
     for call in [
         libc::SYS_execve,
         libc::SYS_execveat,
+        libc::SYS_kill,
+        libc::SYS_pidfd_send_signal,
         libc::SYS_ptrace,
         libc::SYS_process_vm_readv,
         libc::SYS_process_vm_writev,

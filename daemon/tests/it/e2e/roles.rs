@@ -44,6 +44,31 @@ impl Halted {
     }
 }
 
+/// A device that asks its server every second, so that its fetcher is there.
+struct Asking {
+    // Dropped before the server.
+    rig: Rig,
+    server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Asking {
+    fn start() -> Asking {
+        let dir = tempfile::tempdir().unwrap();
+        let binaries = otad_demo::Binaries::find().unwrap();
+        let root = shelf().path("root.toml");
+        let server = Server::start(&dir.path().join("server"), &root, &binaries).unwrap();
+        let rig = Rig::start(|device| device.server(server.url(), 1));
+        Asking { rig, server, _dir: dir }
+    }
+
+    fn fetcher(&self) -> i32 {
+        let otad = otad(&self.rig);
+        wait_until("the fetcher", || !roles(otad, "fetcher").is_empty());
+        roles(otad, "fetcher")[0]
+    }
+}
+
 /// The daemon's process.
 fn otad(rig: &Rig) -> i32 {
     let file = rig.device.dir().join("run/otad.pid");
@@ -93,14 +118,9 @@ fn a_decoder_that_was_taken_over_can_open_nothing() {
 /// Attacker on the network, in the process that speaks HTTP: no device, nothing to write, no other program.
 #[test]
 fn a_fetcher_that_was_taken_over_can_open_no_device() {
-    let dir = tempfile::tempdir().unwrap();
-    let binaries = otad_demo::Binaries::find().unwrap();
-    let server = Server::start(&dir.path().join("server"), &shelf().path("root.toml"), &binaries).unwrap();
-    let rig = Rig::start(|device| device.server(server.url(), 1));
-    let otad = otad(&rig);
-    wait_until("the fetcher", || !roles(otad, "fetcher").is_empty());
-    let (device, fetcher) = (slot_b(&rig), roles(otad, "fetcher")[0]);
-    let captive = Captive::take(fetcher);
+    let asking = Asking::start();
+    let rig = &asking.rig;
+    let (device, captive) = (slot_b(rig), Captive::take(asking.fetcher()));
     assert!(captive.socket(AF_INET).is_ok(), "it is there for the network");
     for flags in [O_WRONLY, O_RDWR] {
         assert_eq!(captive.open(&device, flags), Err(Errno::EPERM));
@@ -116,8 +136,8 @@ fn a_fetcher_that_was_taken_over_can_open_no_device() {
             assert_eq!(captive.open(path, O_RDONLY), Err(Errno::EACCES), "{}", path.display());
         }
     }
-    use nix::libc::{SYS_execve, SYS_mknodat, SYS_mount, SYS_ptrace};
-    for call in [SYS_execve, SYS_mknodat, SYS_mount, SYS_ptrace] {
+    use nix::libc::{SYS_execve, SYS_kill, SYS_mknodat, SYS_mount, SYS_ptrace};
+    for call in [SYS_execve, SYS_kill, SYS_mknodat, SYS_mount, SYS_ptrace] {
         assert_eq!(captive.call(call, &[]), Err(Errno::EPERM), "call {call}");
     }
 }
@@ -142,15 +162,9 @@ fn a_decoder_that_dies_ends_the_install_and_not_the_device() {
 /// Between two questions a fetcher may end: the next one is asked of another.
 #[test]
 fn a_fetcher_that_dies_is_replaced() {
-    let dir = tempfile::tempdir().unwrap();
-    let binaries = otad_demo::Binaries::find().unwrap();
-    let server = Server::start(&dir.path().join("server"), &shelf().path("root.toml"), &binaries).unwrap();
-    let rig = Rig::start(|device| device.server(server.url(), 1));
-    let otad = otad(&rig);
-    wait_until("the fetcher", || !roles(otad, "fetcher").is_empty());
-    let first = roles(otad, "fetcher")[0];
-    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    server.upload(&shelf().bundle(2)).unwrap();
-    rig.wait("version 2 to be armed", |status| status.state == "post-upgrade");
-    assert!(rig.holds("b", 2));
+    let asking = Asking::start();
+    kill(Pid::from_raw(asking.fetcher()), Signal::SIGKILL).unwrap();
+    asking.server.upload(&shelf().bundle(2)).unwrap();
+    asking.rig.wait("version 2 to be armed", |status| status.state == "post-upgrade");
+    assert!(asking.rig.holds("b", 2));
 }
