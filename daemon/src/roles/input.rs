@@ -144,8 +144,8 @@ impl SeparateInput {
         if buffer.is_empty() {
             return Ok(0);
         }
-        if self.asked.front().is_none_or(|first| first.start != self.position) {
-            self.drop_asked()?;
+        self.drop_until(self.position)?;
+        if self.asked.is_empty() {
             self.ask(self.part(self.position, buffer.len() as u64))?;
         }
         if self.piece == 0 {
@@ -191,10 +191,17 @@ impl SeparateInput {
         Ok(())
     }
 
-    /// Reads and drops what was asked for and is not wanted: hardly ever anything.
-    fn drop_asked(&mut self) -> io::Result<()> {
+    /// Reads and drops what was asked for and is not wanted. What lies behind `position` is kept where it can be: it would have to be
+    /// fetched again.
+    fn drop_until(&mut self, position: u64) -> io::Result<()> {
         let mut dropped = [0; 16 * 1024];
-        while !self.asked.is_empty() {
+        let keeps = self.asked.iter().any(|part| part.contains(&position));
+        while let Some(first) = self.asked.front() {
+            let unwanted = first.start..if keeps { first.end.min(position) } else { first.end };
+            if unwanted.is_empty() {
+                return Ok(());
+            }
+            let unwanted = usize::try_from(unwanted.end - unwanted.start).unwrap_or(usize::MAX);
             if self.piece == 0 {
                 self.piece = self.head()?;
                 if self.piece == 0 {
@@ -202,7 +209,7 @@ impl SeparateInput {
                     continue;
                 }
             }
-            let room = dropped.len().min(self.piece);
+            let room = dropped.len().min(self.piece).min(unwanted);
             let count = self.receive(dropped.get_mut(..room).unwrap_or_default())?;
             let position = self.position;
             self.came(count)?;
@@ -325,7 +332,8 @@ impl Input for SeparateInput {
         let numbers = extents.iter().flat_map(|extent| [extent.start, extent.end]);
         let bytes: Vec<u8> = numbers.flat_map(u64::to_le_bytes).collect();
         // What was expected before may still be coming. An error shows at the next read.
-        let told = self.drop_asked().and_then(|()| frame::write(&mut &self.socket, Ask::EXPECT, &[&bytes]));
+        let told =
+            self.drop_until(u64::MAX).and_then(|()| frame::write(&mut &self.socket, Ask::EXPECT, &[&bytes]));
         if told.is_ok() {
             self.expected = extents;
         }
