@@ -14,8 +14,8 @@
 //! Reading, decoding with its two hashes, and writing overlap on all cores ([`super::flow`]), and so do reading back and
 //! hashing ([`super::check`]). The read-back follows the flush of everything and does not overlap with writing: before the
 //! flush it would prove nothing, and before the last write it would not see a device that stores one address in the place of
-//! another. Memory: about 4 MiB of batches under way and 512 KiB of stored chunks that come again, or 512 KiB for each
-//! reader, whatever the image.
+//! another. Memory: at most 4 MiB of batches under way, one batch and its stored bytes shared with each decoder, and 512 KiB of
+//! stored chunks that come again; or 512 KiB for each reader; whatever the image.
 
 use super::flow::Flow;
 use super::prepare::{Context, Plan};
