@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use otad_bundle::Digest;
+
 use crate::config::Server;
 use crate::failure::{Code, Failure};
 use crate::install::prepare::Current;
@@ -90,12 +92,22 @@ pub fn may_install(state: &State) -> bool {
     }
 }
 
+/// An offer that this device does not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was offered.
+    pub release: Digest,
+    /// Its version.
+    pub version: String,
+    /// Why it is not taken.
+    pub failure: Failure,
+}
+
 /// Decides about the server's answer: the offer to take, nothing, or why not.
-pub fn decide(
-    answer: Answer,
-    record: &Record,
-    running: Option<otad_bundle::Digest>,
-) -> Result<Option<Offer>, Failure> {
+///
+/// # Errors
+/// [`Code::ReleaseFailedBefore`]: the release had its tries on this device.
+pub fn decide(answer: Answer, record: &Record, running: Option<Digest>) -> Result<Option<Offer>, Refusal> {
     let Answer::Offer(offer) = answer else { return Ok(None) };
     if running == Some(offer.release) {
         return Ok(None);
@@ -110,10 +122,9 @@ pub fn decide(
             let what = format!(
                 "version {version} did not work on this device ({code}, {tries}) and is not taken again"
             );
-            Err(Failure::new(
-                Code::ReleaseFailedBefore,
-                format!("{what}; install it by hand to try once more"),
-            ))
+            let what = format!("{what}; install it by hand to try once more");
+            let failure = Failure::new(Code::ReleaseFailedBefore, what);
+            Err(Refusal { release: offer.release, version: offer.version, failure })
         }
     }
 }
@@ -160,7 +171,6 @@ fn limit(failed: &FailedRelease) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use otad_bundle::Digest;
 
     #[test]
     fn the_interval_doubles_after_failures_and_stays_within_bounds() {
@@ -277,6 +287,8 @@ mod tests {
             url: String::new(),
             delta: None,
         });
-        assert_eq!(decide(other, &record, None).unwrap_err().code, Code::ReleaseFailedBefore);
+        let refusal = decide(other, &record, None).unwrap_err();
+        assert_eq!((refusal.release, refusal.version.as_str()), (Digest([8; 32]), "4.0.0"));
+        assert_eq!(refusal.failure.code, Code::ReleaseFailedBefore);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use otad_bundle::Digest;
+use otad_dbus::value::outcome;
 use serde_json::json;
 
 use crate::bus::Desk;
@@ -14,8 +16,8 @@ use crate::failure::{Code, Failure};
 use crate::install::prepare::Source;
 use crate::lifecycle::event::Origin;
 use crate::lifecycle::record::report_id;
-use crate::poll::{self, Schedule};
-use crate::ports::{Offer, Receipt, Stop};
+use crate::poll::{self, Refusal, Schedule};
+use crate::ports::{Offer, Question, Receipt, Stop};
 use crate::threads::spawn;
 use crate::trust::Keeper;
 use crate::trust::sequence::Permit;
@@ -45,6 +47,7 @@ pub fn start(
         trust,
         messages,
         one_at_a_time: Mutex::new(()),
+        declined: Mutex::new(None),
     });
     let by_hand = round.clone();
     spawn("poll", move || keep_asking(&round, Schedule::new(&server), &wakes))?;
@@ -114,6 +117,8 @@ struct Round {
     messages: Sender<Message>,
     /// A check by hand and the schedule must not hand in the same reports twice.
     one_at_a_time: Mutex<()>,
+    /// The release that the server was told this device does not take, until it offers something else or nothing.
+    declined: Mutex<Option<Digest>>,
 }
 
 impl Round {
@@ -167,13 +172,58 @@ impl Round {
         let (compatible, fetch) = (&self.config.compatible, &*self.ports.fetch);
         let now = self.ports.clock.wall_seconds();
         poll::refuse_stale(&*self.trust.clone()?, fetch, now, compatible, &answer, current)?;
-        let Some(offer) = poll::decide(answer, &status.record, current.release)? else { return Ok(false) };
+        let offer = match poll::decide(answer, &status.record, current.release) {
+            Ok(offer) => offer,
+            Err(refusal) => {
+                self.decline(&question, &refusal);
+                return Err(refusal.failure);
+            }
+        };
+        *self.declined() = None;
+        let Some(offer) = offer else { return Ok(false) };
         if !poll::may_install(&status.state) {
             log::info!("version {} is offered; state {}, so it waits", offer.version, status.state.word());
             return Ok(false);
         }
         log::info!("version {} is offered; installing it", offer.version);
         self.install(offer).map(|()| true)
+    }
+
+    /// Says once that an offer is not taken; otherwise the server would wait for it to begin. Lost, it is said at the next offer.
+    fn decline(&self, question: &Question, refusal: &Refusal) {
+        let Refusal { release, version, failure } = refusal;
+        if *self.declined() == Some(*release) {
+            return;
+        }
+        let now = self.ports.clock.wall_seconds();
+        let report = json!({
+            "device": question.device,
+            "compatible": question.compatible,
+            // No job and so no number of one: the time tells it from the same answer to a later offer.
+            "report_id": format!("{}-{now}-declined", question.boot_id),
+            "release": release.to_string(),
+            "version": version,
+            "from_version": question.version,
+            "outcome": outcome::FAILED,
+            "phase": "offer",
+            "code": failure.code.as_str(),
+            "message": failure.message,
+            "boot_id": question.boot_id,
+            "started_at": now,
+            "duration_ms": 0,
+        });
+        match self.ports.fetch.report(&report.to_string()) {
+            Ok(Receipt::Taken) => *self.declined() = Some(*release),
+            Ok(Receipt::Refused(why)) => {
+                log::warn!("the server does not want to know why its offer is not taken ({why})");
+                *self.declined() = Some(*release);
+            }
+            Err(failure) => log::debug!("{}: {failure}", failure.code),
+        }
+    }
+
+    fn declined(&self) -> MutexGuard<'_, Option<Digest>> {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hand_in(&self) -> Result<(), Failure> {

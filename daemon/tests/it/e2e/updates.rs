@@ -245,14 +245,17 @@ fn the_server_sees_success_only_when_it_is_true() {
 
     server.upload(&shelf().bundle(3)).unwrap();
     rig.wait("the rollback", |status| status.last_outcome() == "rolled-back");
-    wait_until("its report", || outcomes().last().is_some_and(|last| last == "rolled-back 3.0.0"));
+    wait_until("its report", || outcomes().iter().any(|outcome| outcome == "rolled-back 3.0.0"));
     let reports = server.reports("d-1").unwrap();
-    let log = reports[0].log.join("\n");
+    let rolled_back = reports.iter().find(|report| report.outcome == "rolled-back").unwrap();
+    let log = rolled_back.log.join("\n");
     assert!(log.contains("no calibration table"), "the log of the failed boot: {log}");
-    // Several questions later nothing has been tried again.
+    // Several offers later nothing has been tried again, and the server was told so: once.
     let boots = rig.device.lights().boots;
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!(rig.device.lights().boots, boots);
+    let codes: Vec<_> = server.reports("d-1").unwrap().into_iter().filter_map(|report| report.code).collect();
+    assert_eq!(codes, ["RELEASE_FAILED_BEFORE", "HEALTH_FAILED"], "the newest first");
     let check = rig.otactl(&["check"]);
     assert!(said(&check).contains("RELEASE_FAILED_BEFORE"), "{check:?}");
     // A person may order it all the same.
