@@ -154,7 +154,7 @@ pub enum Receipt {
 }
 
 /// What otad tells the server when it asks for an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Question {
     /// Stable, anonymous id of the device.
     pub device: String,

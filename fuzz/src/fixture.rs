@@ -186,3 +186,15 @@ pub(crate) fn config() -> Vec<u8> {
 pub(crate) fn edits() -> Vec<u8> {
     vec![0, 0x00, 0x20, 0x00, 1]
 }
+
+/// An offer as a fetcher hands it on: a frame of its length, the kind and each field with its length, all little-endian.
+pub(crate) fn role_answer() -> Vec<u8> {
+    let fields: [&[u8]; 5] =
+        [&60u64.to_le_bytes(), &[7; 32], b"2.0.0", b"https://updates.example.com/artifacts/7.otab", b""];
+    let mut rest = vec![1];
+    for field in fields {
+        rest.extend(u32::try_from(field.len()).unwrap().to_le_bytes());
+        rest.extend_from_slice(field);
+    }
+    [&[0][..], &u32::try_from(rest.len()).unwrap().to_le_bytes(), &rest].concat()
+}

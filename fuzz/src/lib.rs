@@ -42,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "environment", run: environment, seed: fixture::environment },
     Target { name: "record", run: record, seed: fixture::record },
     Target { name: "http_head", run: http_head, seed: fixture::http_head },
+    Target { name: "roles", run: roles, seed: fixture::role_answer },
     Target { name: "dbus_arguments", run: dbus_arguments, seed: fixture::dbus_arguments },
     Target { name: "config", run: config, seed: fixture::config },
     Target { name: "pipeline", run: pipeline, seed: fixture::edits },

@@ -10,6 +10,7 @@ use otad::adapters::http::{HttpFetch, Limits};
 use otad::bus::Endian;
 use otad::lifecycle::record;
 use otad::ports::{Fetch as _, Stop};
+use otad::roles::hostile;
 use otad::testing::edges::{self, put_file};
 use otad::testing::rig::Rig;
 use otad::testing::storage::{Names, Storage};
@@ -226,6 +227,19 @@ pub fn http_head(bytes: &[u8]) {
         }
     }
     drop(fetch.channel("acme-gateway"));
+}
+
+/// What a fetcher or a decoder that was taken over may say: the first byte chooses what it is taken for. A bundle has no more bytes than it gave.
+pub fn roles(bytes: &[u8]) {
+    let (kind, says) = bytes.split_first().unwrap_or((&0, &[]));
+    match kind % 3 {
+        0 => drop(hostile::fetcher_answers(says).expect("there are sockets")),
+        1 => {
+            let (read, _) = hostile::fetcher_gives(says).expect("there are sockets");
+            assert!(read <= says.len() as u64, "{read} bytes of {}", says.len());
+        }
+        _ => drop(hostile::decoder_answers(says)),
+    }
 }
 
 /// The arguments of `Install` in a message of either byte order.

@@ -8,7 +8,7 @@ use otad_bundle::{Error, Expand, Job, Packing};
 
 use super::Role;
 use super::expand::{DONE, EXPAND, Sort};
-use super::frame;
+use super::frame::{self, Frame};
 use super::memory::{IN_BYTES, OUT_BYTES, Shared};
 use super::process::Process;
 use crate::failure::{Code, Failure, from_bundle};
@@ -109,17 +109,9 @@ impl Decoder {
             }
         }
         frame::write(&mut &self.socket, EXPAND, &[&table])?;
-        let mut answer = frame::read(&mut &self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        if answer.kind != DONE {
-            let at = usize::try_from(answer.number()?).unwrap_or(usize::MAX);
-            let limit = jobs.get(at).map(|job| job.plain.len());
-            let limit =
-                limit.ok_or_else(|| frame::broken(format!("it speaks of job {at} of {}", jobs.len())))?;
-            let error = match Sort::of(answer.kind) {
-                Some(sort) => sort.error(limit, frame::printable(&answer.text()?)),
-                None => return Err(frame::broken(format!("an answer of kind {}", answer.kind))),
-            };
-            return Ok(Some((at, error)));
+        let answer = frame::read(&mut &self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        if let Some(wrong) = read_answer(answer, jobs)? {
+            return Ok(Some(wrong));
         }
         let mut offset = IN_BYTES;
         for job in jobs {
@@ -127,6 +119,20 @@ impl Decoder {
             offset += job.plain.len();
         }
         Ok(None)
+    }
+}
+
+/// Reads what a decoder says of jobs: which is wrong and why, or nothing.
+pub(super) fn read_answer(mut answer: Frame, jobs: &[Job<'_>]) -> io::Result<Option<(usize, Error)>> {
+    if answer.kind == DONE {
+        return Ok(None);
+    }
+    let at = usize::try_from(answer.number()?).unwrap_or(usize::MAX);
+    let limit = jobs.get(at).map(|job| job.plain.len());
+    let limit = limit.ok_or_else(|| frame::broken(format!("it speaks of job {at} of {}", jobs.len())))?;
+    match Sort::of(answer.kind) {
+        Some(sort) => Ok(Some((at, sort.error(limit, frame::printable(&answer.text()?))))),
+        None => Err(frame::broken(format!("an answer of kind {}", answer.kind))),
     }
 }
 

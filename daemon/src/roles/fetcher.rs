@@ -80,6 +80,14 @@ impl SeparateFetch {
         })
     }
 
+    /// The same with a fetcher at the other end of this socket, which knows who asks.
+    #[cfg(feature = "testing")]
+    pub(super) fn speaking_through(self, socket: UnixStream) -> Result<SeparateFetch, Failure> {
+        let setup = self.setup(Papers::default());
+        let line = Some(Line { setup, socket, process: None });
+        Ok(SeparateFetch { line: Mutex::new(line), ..self })
+    }
+
     /// What a fetcher is told now.
     fn setup(&self, papers: Papers) -> Setup {
         let user_agent = self.user_agent.read().unwrap_or_else(PoisonError::into_inner).clone();

@@ -17,6 +17,8 @@ mod expander;
 mod fetch;
 mod fetcher;
 mod frame;
+#[cfg(feature = "testing")]
+pub mod hostile;
 mod input;
 mod landlock;
 mod memory;

@@ -55,6 +55,8 @@ fn seeds_are_valid() {
     otad_bundle::Signatures::parse(&seed("signature")).unwrap();
     otad_bundle::Chain::parse(&seed("root")).unwrap();
     otad_bundle::SignedChannel::parse(&seed("channel")).unwrap();
+    let answers = otad::roles::hostile::fetcher_answers(&seed("roles")[1..]).unwrap();
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     otad_bundle::delta::Delta::open(otad_bundle::StreamInput::new(seed("delta").as_slice())).unwrap();
 }
 
