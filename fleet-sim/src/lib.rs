@@ -11,6 +11,7 @@ pub mod device;
 mod edges;
 pub mod fleet;
 mod image;
+pub mod life;
 pub mod load;
 pub mod model;
 pub mod naive;

@@ -1,6 +1,5 @@
 //! The hardware that all devices of a fleet have in common, and the releases there are for it.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -45,8 +44,28 @@ pub struct Model {
     pub(crate) config: Arc<Config>,
     pub(crate) root: Root,
     pub(crate) server: String,
-    /// What an image says of itself to the hash of all of it.
-    known: Mutex<HashMap<String, u64>>,
+    /// The images that a slot may hold.
+    known: Mutex<Vec<Known>>,
+    /// What both slots hold when a device comes from the factory, where it is not an image of the simulation.
+    given: Option<Medium>,
+}
+
+/// An image of a release.
+struct Known {
+    /// Its `image.toml`.
+    info: String,
+    /// Hash of its front, which is all that a boot loader looks at.
+    front: u64,
+    /// Hash of all of it.
+    whole: u64,
+}
+
+/// What a slot holds.
+pub(crate) struct Holds {
+    /// The `image.toml` of the release whose front it has.
+    pub(crate) info: String,
+    /// Whether the rest is of that release as well.
+    pub(crate) whole: bool,
 }
 
 impl Model {
@@ -55,12 +74,37 @@ impl Model {
     /// # Errors
     /// A name or URL that otad's configuration does not take.
     pub fn new(compatible: &str, server: &str) -> Result<Model, ModelError> {
+        Model::with_root(compatible, server, root()?)
+    }
+
+    /// The same with images of somebody else: versions, sequences and all bytes, which fill a slot. The first one is what devices come
+    /// with from the factory, in both slots; the text `root` is the trust root, which vouches for the bundles of the others.
+    ///
+    /// # Errors
+    /// As [`Model::new`]; a trust root that is none.
+    pub fn of_images(
+        compatible: &str,
+        server: &str,
+        root: &str,
+        images: &[(&str, u64, Vec<u8>)],
+    ) -> Result<Model, ModelError> {
+        let root = Root::parse(root.as_bytes()).map_err(|error| ModelError::new("a trust root", error))?;
+        let mut model = Model::with_root(compatible, server, root)?;
+        for (version, sequence, bytes) in images {
+            let medium = Medium::new(bytes);
+            model.know(version, *sequence, &medium);
+            model.given.get_or_insert(medium);
+        }
+        Ok(model)
+    }
+
+    fn with_root(compatible: &str, server: &str, root: Root) -> Result<Model, ModelError> {
         let scheme = Scheme::new(SchemeKind::Bootcount, SLOTS, BOOT_LIMIT)
             .map_err(|error| ModelError::new("the boot scheme", error))?;
         let loader = BootLoader::new(scheme.clone(), Layout::Redundant, ByteOrder::NATIVE);
         let config = configuration(compatible, server)?;
         let (config, known) = (Arc::new(config), Mutex::default());
-        Ok(Model { scheme, loader, config, root: root()?, server: server.to_owned(), known })
+        Ok(Model { scheme, loader, config, root, server: server.to_owned(), known, given: None })
     }
 
     /// The trust root of all devices, as the server takes it.
@@ -94,15 +138,27 @@ impl Model {
     /// The image of a release, which is known from now on.
     fn image(&self, version: &str, sequence: u64) -> Vec<u8> {
         let bytes = image::bytes(version, sequence);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(image::info(version, sequence), Medium::new(&bytes).hash());
+        self.know(version, sequence, &Medium::new(&bytes));
         bytes
     }
 
-    /// Whether a slot holds all of what it says it holds.
-    pub(crate) fn is_whole(&self, says: &str, medium: &Medium) -> bool {
+    fn know(&self, version: &str, sequence: u64, medium: &Medium) {
+        let info = image::info(version, sequence);
+        let new = Known { info, front: image::front(medium), whole: medium.hash() };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.iter().all(|known| known.whole != new.whole) {
+            known.push(new);
+        }
+    }
+
+    /// What a slot holds; `None` for one that no boot loader would start.
+    pub(crate) fn holds(&self, medium: &Medium) -> Option<Holds> {
+        let (front, whole) = (image::front(medium), medium.hash());
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(says) == Some(&medium.hash())
+        // Releases may share a front: it is the whole that tells them apart.
+        let found = known.iter().find(|known| known.whole == whole);
+        let found = found.or_else(|| known.iter().find(|known| known.front == front));
+        found.map(|found| Holds { info: found.info.clone(), whole: found.whole == whole })
     }
 
     /// The storage of a device that comes from the factory with a release in its first slot.
@@ -122,9 +178,14 @@ impl Model {
                 .encode(Layout::Redundant, ByteOrder::NATIVE);
             bytes.iter_mut().skip(at).zip(copy).for_each(|(to, from)| *to = from);
         }
-        let blank = Medium::new(&vec![0xff; IMAGE_BYTES]);
-        let factory = Medium::new(&self.image(version, sequence));
-        Ok(Storage::new(vec![Medium::new(&bytes), factory, blank], Names::Ordered))
+        let (factory, other) = match &self.given {
+            Some(medium) => (medium.clone(), medium.clone()),
+            None => {
+                let blank = Medium::new(&vec![0xff; IMAGE_BYTES]);
+                (Medium::new(&self.image(version, sequence)), blank)
+            }
+        };
+        Ok(Storage::new(vec![Medium::new(&bytes), factory, other], Names::Ordered))
     }
 }
 
@@ -174,4 +235,25 @@ fn configuration(compatible: &str, server: &str) -> Result<Config, ModelError> {
     );
     config::parse(&text, Path::new("otad.toml"), &|_| true)
         .map_err(|error| ModelError::new("a configuration", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A boot loader starts what has the front of a release; whether the rest is there, it cannot know.
+    #[test]
+    fn a_slot_holds_a_release_or_its_front_or_nothing() {
+        let model = Model::new("acme", "http://127.0.0.1:1").unwrap();
+        let bytes = model.image("2.0.0", 2);
+        let holds = |at: Option<usize>| {
+            let mut bytes = bytes.clone();
+            at.into_iter().for_each(|at| bytes[at] ^= 1);
+            model.holds(&Medium::new(&bytes)).map(|holds| (holds.info, holds.whole))
+        };
+        let info = image::info("2.0.0", 2);
+        assert_eq!(holds(None), Some((info.clone(), true)));
+        assert_eq!(holds(Some(IMAGE_BYTES - 1)), Some((info, false)));
+        assert_eq!(holds(Some(100)), None);
+    }
 }

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::Sighting;
 
-/// How often last contacts are written, in seconds.
-pub const FLUSH_SECONDS: i64 = 30;
+/// How often last contacts are written, in seconds. They only tell an operator, after a restart, who was here before it.
+pub const FLUSH_SECONDS: i64 = 300;
 /// The same where several processes share a database, in seconds; and how often each reads what the others saw.
 pub const SYNC_SECONDS: i64 = 5;
 /// Contacts in a row that a device may miss.
@@ -124,11 +124,14 @@ impl Presence {
         }
     }
 
-    /// Last contacts that are not in the database yet.
+    /// Last contacts that are not in the database yet, in its order: a batch then touches pages that lie side by side, each once.
     pub fn unwritten(&self) -> Vec<(String, i64)> {
         let entries = self.entries();
         let fresh = entries.iter().filter(|(_, entry)| entry.last_seen > entry.written);
-        fresh.map(|(device, entry)| (device.clone(), entry.last_seen)).collect()
+        let mut fresh: Vec<_> = fresh.map(|(device, entry)| (device.clone(), entry.last_seen)).collect();
+        drop(entries);
+        fresh.sort_unstable();
+        fresh
     }
 
     /// They are now.

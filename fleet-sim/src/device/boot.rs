@@ -21,7 +21,7 @@ use super::{Daemon, Device, DeviceError, FACTORY};
 use crate::edges::{Ear, NamedMachine};
 use crate::fleet::World;
 use crate::image;
-use crate::model::{BOOT_LIMIT, ENV_BYTES, copies, medium, paths};
+use crate::model::{BOOT_LIMIT, ENV_BYTES, Holds, copies, medium, paths};
 use crate::nature::Nature;
 
 impl Device {
@@ -39,19 +39,19 @@ impl Device {
         let factory = image::info(factory, sequence);
         for _ in 0..BOOT_LIMIT + 2 {
             let view = rig.inner().storage.live.clone();
-            let says = |slot: &str| image::read(view.medium(medium(slot)));
-            let boot = self.model.loader.power_on(&copies(&view), &|slot| says(slot).is_some());
+            let holds = |slot: &str| self.model.holds(view.medium(medium(slot)));
+            let boot = self.model.loader.power_on(&copies(&view), &|slot| holds(slot).is_some());
             let mut store = RigStore::new(rig, ENV_BYTES);
             for save in &boot.saves {
                 // The rig has no fault while the boot loader runs.
                 drop(store.write(save.copy, &save.bytes));
             }
             let Outcome::Started { slot, command_line } = boot.outcome else { continue };
-            let says = says(&slot).unwrap_or_default();
-            if !self.model.is_whole(&says, view.medium(medium(&slot))) {
+            let whole = holds(&slot).filter(|holds| holds.whole);
+            let Some(Holds { info, .. }) = whole else {
                 return Err(DeviceError::Torn { device: self.name.clone(), slot });
-            }
-            let suffers = says != factory && world.is_weak();
+            };
+            let suffers = info != factory && world.is_weak();
             if suffers && self.nature == Nature::Crashes {
                 continue;
             }
@@ -60,7 +60,7 @@ impl Device {
             inner.root = DeviceId::Block(medium(&slot) as u64);
             inner.command_line = format!("quiet {command_line}\n");
             inner.boot_id = format!("{}-boot-{}", self.name, self.boots);
-            inner.image_info = says;
+            inner.image_info = info;
             inner.healthy = !(suffers && self.nature == Nature::Unhealthy);
             inner.default_environment = b"bootdelay=2\n".to_vec();
             return Ok(());

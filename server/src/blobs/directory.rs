@@ -9,6 +9,7 @@ use std::sync::Arc;
 use otad_bundle::Digest;
 use tempfile::NamedTempFile;
 
+use super::pages::Windows;
 use super::{BlobError, Content, Spooled, digest_of, file_name};
 use crate::kind::Kind;
 
@@ -21,12 +22,13 @@ const IDENTITY: &str = "otad-store";
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
     path: PathBuf,
+    windows: Windows,
 }
 
 impl Directory {
     /// Opens or creates it.
     pub(super) fn open(path: &Path) -> Result<Directory, BlobError> {
-        let store = Directory { path: path.to_path_buf() };
+        let store = Directory { path: path.to_path_buf(), windows: Windows::default() };
         for directory in Kind::ALL.map(|kind| store.of(kind)) {
             fs::create_dir_all(&directory).map_err(BlobError::on("create", &directory))?;
         }
@@ -110,7 +112,7 @@ impl Directory {
             Err(error) => return Err(BlobError::on("open", &path)(error)),
         };
         let size = file.metadata().await.map_err(BlobError::on("read", &path))?.len();
-        Ok(Some((Content::File(Arc::new(file.into_std().await)), size)))
+        Ok(Some((Content::File(Arc::new(file.into_std().await), self.windows.clone()), size)))
     }
 
     pub(super) fn identity(&self, new: &str) -> Result<String, BlobError> {

@@ -1,18 +1,18 @@
 //! Files in object storage, through the crate `object_store`; and reading files of either store.
 
 use std::io::{self, Read as _};
-use std::pin::Pin;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use object_store::path::Path;
 use object_store::{
     Error, GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload,
 };
 use otad_bundle::Digest;
-use tokio::io::AsyncRead;
-use tokio_util::io::StreamReader;
 
-use super::pages::Pages;
+use super::pages::{Pages, Windows};
 use super::{BlobError, Spooled, digest_of, file_name};
 use crate::kind::Kind;
 
@@ -31,21 +31,23 @@ pub(super) struct Objects {
 #[derive(Debug)]
 pub enum Content {
     /// An open file: it can be read to its end also when it is removed.
-    File(Arc<std::fs::File>),
+    File(Arc<std::fs::File>, Windows),
     /// An object.
     Object(Arc<dyn ObjectStore>, Path),
 }
 
 impl Content {
-    /// Reads `length` bytes from `first` on.
-    pub async fn part(&self, first: u64, length: u64) -> io::Result<Pin<Box<dyn AsyncRead + Send>>> {
+    /// Reads `length` bytes from `first` on, piece by piece. What is not there to the end fails or ends early.
+    pub async fn part(&self, first: u64, length: u64) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
         match self {
-            Content::File(file) => Ok(Box::pin(Pages::new(file.clone(), first, length))),
-            Content::Object(..) if length == 0 => Ok(Box::pin(tokio::io::empty())),
+            Content::File(file, windows) => {
+                Ok(Pages::new(file.clone(), windows.clone(), first, length).boxed())
+            }
+            Content::Object(..) if length == 0 => Ok(stream::empty().boxed()),
             Content::Object(store, path) => {
                 let range = Some(GetRange::Bounded(first..first.saturating_add(length)));
                 let found = store.get_opts(path, GetOptions { range, ..GetOptions::default() }).await?;
-                Ok(Box::pin(StreamReader::new(found.into_stream())))
+                Ok(found.into_stream().map_err(io::Error::from).boxed())
             }
         }
     }

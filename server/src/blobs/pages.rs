@@ -1,91 +1,127 @@
 //! Reading a file for a download: what is in the page cache at once, the rest on a thread that may wait for the disk.
 //!
 //! `tokio::fs::File` hands every piece to another thread and copies it there. For what many devices fetch, which is in memory after the
-//! first of them, that was most of the server's work.
+//! first of them, that was most of the server's work. What is left is one copy into a window and one out of it into the socket; the windows
+//! go round, since making each of them anew, zeroed, cost as much as a copy.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
+use futures_util::Stream;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes that are read at once.
-const PIECE_BYTES: usize = 256 * 1024;
+/// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
+const WINDOW_BYTES: usize = 64 * 1024;
+/// Windows that are kept while nobody needs them: 4 MiB.
+const KEPT_WINDOWS: usize = 64;
 
-/// A part of a file.
+/// Windows that nobody needs at the moment.
+#[derive(Debug, Clone, Default)]
+pub struct Windows(Arc<Mutex<Vec<Box<[u8]>>>>);
+
+impl Windows {
+    fn take(&self) -> Window {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = kept.unwrap_or_else(|| vec![0; WINDOW_BYTES].into_boxed_slice());
+        Window { bytes, filled: 0, home: self.clone() }
+    }
+}
+
+/// A window and how much of it is filled; it goes back when it is dropped.
+struct Window {
+    bytes: Box<[u8]>,
+    filled: usize,
+    home: Windows,
+}
+
+impl Window {
+    /// The first `most` bytes, to be filled.
+    fn place(&mut self, most: usize) -> &mut [u8] {
+        let room = self.bytes.len().min(most);
+        self.bytes.get_mut(..room).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Window {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_WINDOWS {
+            kept.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// A part of a file, window by window.
 pub(super) struct Pages {
     file: Arc<File>,
+    windows: Windows,
     at: u64,
     end: u64,
-    /// A piece that was not in memory.
-    coming: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// What came, and how much of it was handed out.
-    came: (Vec<u8>, usize),
+    /// A window that was not in memory.
+    coming: Option<JoinHandle<io::Result<Window>>>,
 }
 
 impl Pages {
     /// `length` bytes from `first` on.
-    pub(super) fn new(file: Arc<File>, first: u64, length: u64) -> Pages {
-        let end = first.saturating_add(length);
-        Pages { file, at: first, end, coming: None, came: (Vec::new(), 0) }
+    pub(super) fn new(file: Arc<File>, windows: Windows, first: u64, length: u64) -> Pages {
+        Pages { file, windows, at: first, end: first.saturating_add(length), coming: None }
     }
 
-    /// Hands out what came from the disk; false when there is nothing of it.
-    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let (bytes, done) = &mut self.came;
-        let rest = bytes.get(*done..).unwrap_or_default();
-        let some = rest.get(..rest.len().min(buffer.remaining())).unwrap_or_default();
-        buffer.put_slice(some);
-        *done += some.len();
-        !some.is_empty()
+    /// Goes on behind a window; an empty one means that the file has become shorter.
+    fn hand_out(&mut self, window: Window) -> io::Result<Bytes> {
+        let end = self.at.saturating_add(window.filled as u64);
+        if window.filled == 0 {
+            self.end = end;
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.at = end;
+        Ok(Bytes::from_owner(window))
     }
 }
 
-impl AsyncRead for Pages {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl Stream for Pages {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(coming) = &mut self.coming {
-                let came = ready!(Pin::new(coming).poll(context)).map_err(io::Error::other)?;
+                let came = ready!(Pin::new(coming).poll(context)).map_err(io::Error::other);
                 self.coming = None;
-                self.came = (came?, 0);
-                self.at += self.came.0.len() as u64;
-                if self.came.0.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
+                return Poll::Ready(Some(came.flatten().and_then(|window| self.hand_out(window))));
             }
-            let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
-            let room = left.min(buffer.remaining()).min(PIECE_BYTES);
-            if self.hand_out(buffer) || room == 0 {
-                return Poll::Ready(Ok(()));
+            let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            if left == 0 {
+                return Poll::Ready(None);
             }
-            let place = buffer.initialize_unfilled_to(room);
-            match preadv2(&self.file, &mut [IoSliceMut::new(place)], self.at, ReadWriteFlags::NOWAIT) {
+            let mut window = self.windows.take();
+            let into = &mut [IoSliceMut::new(window.place(left))];
+            match preadv2(&self.file, into, self.at, ReadWriteFlags::NOWAIT) {
                 Ok(count) => {
-                    buffer.advance(count);
-                    self.at += count as u64;
-                    return Poll::Ready(Ok(()));
+                    window.filled = count;
+                    return Poll::Ready(Some(self.hand_out(window)));
                 }
                 // Not in memory, or a file system that cannot tell.
                 Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
                     let (file, at) = (self.file.clone(), self.at);
                     self.coming = Some(spawn_blocking(move || {
-                        let mut bytes = vec![0; room];
-                        let count = file.read_at(&mut bytes, at)?;
-                        bytes.truncate(count);
-                        Ok(bytes)
+                        window.filled = file.read_at(window.place(left), at)?;
+                        Ok(window)
                     }));
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Poll::Ready(Err(errno.into())),
+                Err(errno) => return Poll::Ready(Some(Err(errno.into()))),
             }
         }
     }
@@ -95,12 +131,12 @@ impl AsyncRead for Pages {
 mod tests {
     use std::io::Write as _;
 
+    use futures_util::StreamExt as _;
     use rustix::fs::{Advice, fadvise};
-    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
-    /// Parts are what they should be, from memory and from the disk, into buffers of any length.
+    /// Parts are what they should be, from memory and from the disk, while earlier windows are still held.
     #[tokio::test]
     async fn parts_come_whole() {
         let mut file = tempfile::tempfile().unwrap();
@@ -108,23 +144,32 @@ mod tests {
             (0..3_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
-        let file = Arc::new(file);
-        for (first, length) in [(0, 3_000_000), (1, 0), (4_095, 1_000_000), (2_999_999, 1), (2_999_990, 100)]
-        {
-            for window in [1_000, 65_536, 1_000_000] {
-                fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-                let mut pages = Pages::new(file.clone(), first, length);
-                let (mut found, mut buffer) = (Vec::new(), vec![0; window]);
-                loop {
-                    let count = pages.read(&mut buffer).await.unwrap();
-                    if count == 0 {
-                        break;
-                    }
-                    found.extend_from_slice(&buffer[..count]);
+        let (file, windows) = (Arc::new(file), Windows::default());
+        for (first, length) in [(0, 3_000_000), (1, 0), (4_095, 1_000_000), (2_999_999, 1), (2_999_990, 10)] {
+            for forget in [true, false] {
+                if forget {
+                    fadvise(&file, 0, None, Advice::DontNeed).unwrap();
                 }
-                let end = usize::try_from((first + length).min(3_000_000)).unwrap();
-                assert!(found == bytes[usize::try_from(first).unwrap()..end], "{first} {length} {window}");
+                let mut pages = Pages::new(file.clone(), windows.clone(), first, length);
+                let mut held = Vec::new();
+                while let Some(piece) = pages.next().await {
+                    held.push(piece.unwrap());
+                }
+                let (from, to) = (usize::try_from(first).unwrap(), usize::try_from(first + length).unwrap());
+                assert!(held.concat() == bytes[from..to], "{first} {length} {forget}");
             }
         }
+        assert!((1..=KEPT_WINDOWS).contains(&windows.0.lock().unwrap().len()));
+    }
+
+    /// A file that is shorter than it should be ends the body with an error.
+    #[tokio::test]
+    async fn a_short_file_is_an_error() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abc").unwrap();
+        let mut pages = Pages::new(Arc::new(file), Windows::default(), 0, 4);
+        assert_eq!(pages.next().await.unwrap().unwrap(), "abc");
+        assert_eq!(pages.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(pages.next().await.is_none());
     }
 }

@@ -9,7 +9,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use otad_bundle::Digest;
-use tokio_util::io::ReaderStream;
 
 use super::range::{Answer, Part, Span, decide};
 use super::several::Several;
@@ -17,10 +16,6 @@ use super::{ApiError, App};
 use crate::blobs::{Blobs, Content};
 use crate::kind::Kind;
 
-/// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
-const WINDOW_BYTES: usize = 128 << 10;
-/// The same for several ranges, which go through four windows one after the other.
-const SEVERAL_WINDOW_BYTES: usize = 32 << 10;
 /// A digest names one content for ever. `no-transform` keeps proxies from compressing what clients address by offset.
 const CACHE_CONTROL: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable, no-transform");
@@ -152,7 +147,7 @@ impl Stored<'_> {
     /// Opens the file and streams `length` bytes from `first` on.
     async fn stream(&self, first: u64, length: u64) -> Result<Body, ApiError> {
         let part = self.open().await?.part(first, length).await.map_err(|error| self.unreadable(&error))?;
-        Ok(Body::from_stream(ReaderStream::with_capacity(part, WINDOW_BYTES)))
+        Ok(Body::from_stream(part))
     }
 
     /// Opens the file and streams these spans of it, each as a part of the body.
@@ -160,16 +155,8 @@ impl Stored<'_> {
         let several = Several::new(spans, &self.sha256, self.content_type(), self.size);
         let content_type = value(several.content_type())?;
         let length = HeaderValue::from(several.length());
-        let (content, kind, sha256) = (self.open().await?, self.kind, self.sha256);
-        let (mut into, out) = tokio::io::duplex(SEVERAL_WINDOW_BYTES);
-        // It ends with the body: what it writes to is closed when the client has gone.
-        tokio::spawn(async move {
-            if let Err(error) = several.write(&content, SEVERAL_WINDOW_BYTES, &mut into).await {
-                // The body ends before its announced length then, which the client notices.
-                log::info!("{} {sha256}: not all of the ranges were sent: {error}", kind.noun());
-            }
-        });
-        let body = Body::from_stream(ReaderStream::with_capacity(out, SEVERAL_WINDOW_BYTES));
+        // A body that fails ends before its announced length, which the client notices.
+        let body = Body::from_stream(several.body(self.open().await?));
         let headers = [(header::CONTENT_TYPE, content_type), (header::CONTENT_LENGTH, length)];
         Ok((StatusCode::PARTIAL_CONTENT, headers, body).into_response())
     }

@@ -68,6 +68,12 @@ pub(super) async fn all(State(app): State<Arc<App>>) -> Result<Response, ApiErro
         "Device requests answered with 429.",
         asked(&app.asked.refused),
     );
+    simple(
+        "database_writes_total",
+        "counter",
+        "Transactions begun in order to write.",
+        app.store.writes().to_string(),
+    );
     text += "# HELP otaserver_release_devices Devices of a release by step.\n# TYPE otaserver_release_devices gauge\n";
     for rollout in app.store.rollouts().await? {
         for (step, class, devices) in app.store.counts(&rollout).await? {

@@ -1,12 +1,14 @@
 //! Several ranges in one body: `multipart/byteranges` (RFC 9110 section 14.6, RFC 2046 section 5.1).
 //!
 //! Each part is the line end and boundary before it, two header lines, an empty line, and exactly the bytes of its range.
-//! The length of the whole is known before the first byte. No more than two windows of the file are held.
+//! The length of the whole is known before the first byte.
 
 use std::io;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use otad_bundle::Digest;
-use tokio::io::{AsyncWrite, AsyncWriteExt, BufReader};
 
 use super::range::Span;
 use crate::blobs::Content;
@@ -50,21 +52,16 @@ impl Several {
         parts.sum::<u64>() + self.end.len() as u64
     }
 
-    /// Writes the body, `window` bytes of the file at a time.
-    pub(super) async fn write(
-        &self,
-        content: &Content,
-        window: usize,
-        into: &mut (impl AsyncWrite + Unpin),
-    ) -> io::Result<()> {
-        for (head, span) in &self.parts {
-            into.write_all(head.as_bytes()).await?;
-            let mut bytes = BufReader::with_capacity(window, content.part(span.first, span.length()).await?);
-            let sent = tokio::io::copy_buf(&mut bytes, into).await?;
-            if sent != span.length() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    /// The body: before each part, its head; what is read of the file is one piece at a time.
+    pub(super) fn body(self, content: Content) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        let content = Arc::new(content);
+        let parts = stream::iter(self.parts).then(move |(head, span)| {
+            let content = content.clone();
+            async move {
+                let bytes = content.part(span.first, span.length()).await?;
+                Ok::<_, io::Error>(stream::iter([Ok(Bytes::from(head))]).chain(bytes))
             }
-        }
-        into.write_all(self.end.as_bytes()).await
+        });
+        parts.try_flatten().chain(stream::iter([Ok(Bytes::from(self.end))]))
     }
 }

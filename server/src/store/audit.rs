@@ -28,7 +28,7 @@ impl Store {
                 .bind(who)
                 .bind(action)
                 .bind(subject)
-                .fetch_one(&self.pool)
+                .fetch_one(self.write_at_once())
                 .await?;
         Ok(row.try_get("id")?)
     }
@@ -39,7 +39,7 @@ impl Store {
             .bind(i64::from(status))
             .bind(subject)
             .bind(id)
-            .execute(&self.pool)
+            .execute(self.write_at_once())
             .await?;
         Ok(())
     }

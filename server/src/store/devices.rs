@@ -143,7 +143,7 @@ impl Store {
         .bind(sighting.release)
         .bind(sighting.boot_id)
         .bind(sighting.state)
-        .execute(&self.pool)
+        .execute(self.write_at_once())
         .await?;
         Ok(())
     }

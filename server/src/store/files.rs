@@ -63,7 +63,7 @@ impl Store {
             }
             Kind::Delta => "UPDATE deltas SET withdrawn_at = $1 WHERE sha256 = $2 AND withdrawn_at IS NULL",
         };
-        sqlx::query(statement).bind(unix_seconds()).bind(sha256).execute(&self.pool).await?;
+        sqlx::query(statement).bind(unix_seconds()).bind(sha256).execute(self.write_at_once()).await?;
         Ok(())
     }
 }

@@ -23,6 +23,8 @@ mod webhooks;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -149,6 +151,8 @@ type Transaction = sqlx::Transaction<'static, sqlx::Any>;
 pub struct Store {
     pool: AnyPool,
     engine: Engine,
+    /// Transactions that this process began in order to write.
+    writes: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -162,7 +166,7 @@ impl Store {
         let (engine, pool) = engine::open(location).await?;
         let migrated = migrator(engine).run(&pool).await;
         migrated.map_err(|source| StoreError::Migrate { name: location.to_string(), source })?;
-        Ok(Store { pool, engine })
+        Ok(Store { pool, engine, writes: Arc::default() })
     }
 
     /// Whether other processes may work with the same database.
@@ -173,7 +177,7 @@ impl Store {
     /// Whether the database answers and would take a write. Nothing is written.
     pub async fn check(&self) -> Result<(), StoreError> {
         let probe = async {
-            let mut transaction = self.write().await?;
+            let mut transaction = self.engine.begin(&self.pool).await?;
             sqlx::query("SELECT count(*) FROM artifacts").fetch_one(&mut *transaction).await?;
             transaction.rollback().await?;
             Ok(())
@@ -192,9 +196,21 @@ impl Store {
         Ok(held.map(|held| CatalogLock { _held: held }))
     }
 
+    /// How many transactions this process has begun in order to write.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
     /// Begins a write.
     async fn write(&self) -> Result<Transaction, StoreError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         self.engine.begin(&self.pool).await
+    }
+
+    /// The pool, for a single statement that writes: it is a transaction of its own.
+    fn write_at_once(&self) -> &AnyPool {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        &self.pool
     }
 }
 

@@ -217,7 +217,7 @@ impl Store {
         )
         .bind(super::to_json("policy", policy)?)
         .bind(name)
-        .execute(&self.pool)
+        .execute(self.write_at_once())
         .await?
         .rows_affected();
         Ok(changed > 0)

@@ -63,8 +63,10 @@ impl Store {
 
     /// Takes an operator's token back. `false` when there was none.
     pub async fn remove_operator(&self, name: &str) -> Result<bool, StoreError> {
-        let removed =
-            sqlx::query("DELETE FROM operators WHERE name = $1").bind(name).execute(&self.pool).await?;
+        let removed = sqlx::query("DELETE FROM operators WHERE name = $1")
+            .bind(name)
+            .execute(self.write_at_once())
+            .await?;
         Ok(removed.rows_affected() > 0)
     }
 
@@ -97,7 +99,7 @@ impl Store {
         .bind(device)
         .bind(hash(token.as_bytes()))
         .bind(unix_seconds())
-        .execute(&self.pool)
+        .execute(self.write_at_once())
         .await?;
         Ok(())
     }
@@ -106,7 +108,7 @@ impl Store {
     pub async fn remove_device_token(&self, device: &str) -> Result<bool, StoreError> {
         let removed = sqlx::query("DELETE FROM device_tokens WHERE device = $1")
             .bind(device)
-            .execute(&self.pool)
+            .execute(self.write_at_once())
             .await?;
         Ok(removed.rows_affected() > 0)
     }

@@ -213,7 +213,7 @@ impl Store {
         .bind(tried.status.map(i64::from))
         .bind(&tried.problem)
         .bind(tried.next_try_at)
-        .execute(&self.pool)
+        .execute(self.write_at_once())
         .await?;
         Ok(())
     }

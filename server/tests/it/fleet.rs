@@ -390,10 +390,19 @@ fn w1_heartbeats_are_no_writes_and_too_many_are_turned_away() {
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     let told: u64 = told.header("otad-interval").expect("devices are told").parse().unwrap();
     assert!((54..=66).contains(&told), "{told}");
-    for _ in 0..18 {
+    let metrics = || String::from_utf8(get(server.address, "/api/v1/metrics").body).unwrap();
+    let writes = || {
+        let metrics = metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix("otaserver_database_writes_total "));
+        value.unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(old(&server, "d"), 204);
+    let before = writes();
+    for _ in 0..17 {
         assert_eq!(old(&server, "d"), 204);
     }
-    let metrics = String::from_utf8(get(server.address, "/api/v1/metrics").body).unwrap();
+    assert_eq!((before > 0, writes()), (true, before), "a heartbeat is no write");
+    let metrics = metrics();
     assert!(metrics.contains("otaserver_update_checks_total 20\n"), "{metrics}");
     assert!(metrics.contains("otaserver_contact_writes_total 2\n"), "{metrics}");
 }

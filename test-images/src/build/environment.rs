@@ -49,6 +49,14 @@ pub fn compiled_in(scheme: SchemeKind) -> String {
     joined
 }
 
+/// The text for a U-Boot that loads it first, always: a mark of being that is only true when nothing of the scheme `boot-order` is stored.
+pub(crate) fn compiled_in_closed(scheme: SchemeKind) -> String {
+    let mark = format!(
+        "bootcmd=if test -z \"${{BOOT_ORDER}}\"; then setenv {ENV_MARK} default; fi; run otad_boot\n"
+    );
+    default_env(scheme).replace("bootcmd=run otad_boot\n", &mark)
+}
+
 /// What an environment is rebuilt from in Linux: the compiled-in text without the mark of being that.
 pub fn default_env(scheme: SchemeKind) -> String {
     let mark = format!("{ENV_MARK}=");
@@ -119,6 +127,19 @@ mod tests {
             text.contains("\notad_env=default\n")
                 && !default_env(SchemeKind::Bootcount).contains("otad_env=d")
         );
+    }
+
+    #[test]
+    fn a_text_that_is_always_loaded_is_marked_only_when_nothing_is_stored() {
+        let text = compiled_in_closed(SchemeKind::BootOrder);
+        assert!(!text.contains("\notad_env=") && text.contains("\nbootcmd=if test -z "), "{text}");
+        let listed = include_str!("../../uboot/closed.h");
+        let scheme = Scheme::new(SchemeKind::BootOrder, ["a", "b"], BOOT_LIMIT).unwrap();
+        let set = scheme.factory("a").unwrap();
+        let names = set.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        for name in names.chain(["otad_trial".to_owned(), ENV_MARK.to_owned()]) {
+            assert!(listed.contains(&format!("{name}:sw")), "{name}");
+        }
     }
 
     #[test]

@@ -99,6 +99,14 @@ impl Board {
         })
     }
 
+    /// A U-Boot of scheme `boot-order` that takes nothing but the variables of the scheme from the stored environment, made if it is
+    /// missing; `root` is the directory of the workspace.
+    pub fn closed_uboot(&self, root: &Path) -> Result<PathBuf, Error> {
+        let cache = Cache::new(root.join("target/board"), THIS_AND_THE_LAST)?;
+        let _lock = cache.lock()?;
+        uboot::build_closed(&cache, &Archive::open(root.join("target/board/apt"))?)
+    }
+
     /// The tree that slots are made from, for reading: a scenario may want the original of what it changes.
     pub fn base_tree(&self) -> PathBuf {
         self.base.join("root")

@@ -7,13 +7,19 @@ use bootenv::scheme::SchemeKind;
 
 use super::archive::Archive;
 use super::cache::{Cache, Inputs};
-use super::environment::{compiled_in, name_of};
+use super::environment::{compiled_in, compiled_in_closed, name_of};
 use super::error::Error;
 use super::step;
 
 const BOARD: &str = include_str!("../../uboot/board.config");
 const BOOTCOUNT: &str = include_str!("../../uboot/bootcount.config");
 const BOOT_ORDER: &str = include_str!("../../uboot/boot-order.config");
+const CLOSED: &str = include_str!("../../uboot/closed.config");
+/// What the closed one has more: behind the board's source, and behind its configuration.
+const CLOSED_SOURCES: [(&str, &str); 2] = [
+    ("board/emulation/qemu-arm/qemu-arm.c", include_str!("../../uboot/closed.c")),
+    ("include/configs/qemu-arm.h", include_str!("../../uboot/closed.h")),
+];
 
 /// The environment is read before PCI is looked through otherwise, and the card is behind PCI.
 const FLAGS: &str = "KCPPFLAGS=-DCONFIG_SYS_EARLY_PCI_INIT=1";
@@ -22,20 +28,56 @@ const ADVICE: &str = "scripts/need-board installs the compiler and what U-Boot's
 
 /// Returns the path of `u-boot.bin` for a scheme.
 pub(crate) fn build(cache: &Cache, archive: &Archive, scheme: SchemeKind) -> Result<PathBuf, Error> {
-    let fragment = fragment(scheme);
-    let environment = compiled_in(scheme);
-    let inputs = Inputs::of(include_str!("uboot.rs"))
-        .text(archive.source_files("u-boot")?)
-        .text(&fragment)
-        .text(&environment)
-        .text(FLAGS);
-    let name = format!("u-boot-{}", name_of(scheme));
-    let part = cache.part(&name, inputs, |directory| {
-        let source = archive.unpack_source("u-boot", directory)?;
-        compile(directory, &source, &fragment, &environment)?;
-        fs::remove_dir_all(&source).map_err(Error::io("remove", &source))
-    })?;
-    Ok(part.join("u-boot.bin"))
+    let recipe = Recipe {
+        name: format!("u-boot-{}", name_of(scheme)),
+        fragment: fragment(scheme),
+        environment: compiled_in(scheme),
+        sources: &[],
+    };
+    recipe.build(cache, archive)
+}
+
+/// The same for `boot-order`, and one that takes from the stored environment nothing but the variables of the scheme.
+pub(crate) fn build_closed(cache: &Cache, archive: &Archive) -> Result<PathBuf, Error> {
+    let scheme = SchemeKind::BootOrder;
+    let recipe = Recipe {
+        name: format!("u-boot-{}-closed", name_of(scheme)),
+        fragment: fragment(scheme) + CLOSED,
+        environment: compiled_in_closed(scheme),
+        sources: &CLOSED_SOURCES,
+    };
+    recipe.build(cache, archive)
+}
+
+/// What one U-Boot differs in from another.
+struct Recipe {
+    name: String,
+    fragment: String,
+    environment: String,
+    /// Files of the source, and what is put behind their ends.
+    sources: &'static [(&'static str, &'static str)],
+}
+
+impl Recipe {
+    fn build(self, cache: &Cache, archive: &Archive) -> Result<PathBuf, Error> {
+        let inputs = Inputs::of(include_str!("uboot.rs"))
+            .text(archive.source_files("u-boot")?)
+            .text(&self.fragment)
+            .text(&self.environment)
+            .text(FLAGS);
+        let inputs = self.sources.iter().fold(inputs, |inputs, (_, text)| inputs.text(text));
+        let part = cache.part(&self.name, inputs, |directory| {
+            let source = archive.unpack_source("u-boot", directory)?;
+            for (file, more) in self.sources {
+                let path = source.join(file);
+                let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+                fs::write(&path, text + more).map_err(Error::io("write", &path))?;
+            }
+            compile(directory, &source, &self.fragment, &self.environment)?;
+            fs::remove_dir_all(&source).map_err(Error::io("remove", &source))
+        })?;
+        Ok(part.join("u-boot.bin"))
+    }
 }
 
 fn fragment(scheme: SchemeKind) -> String {

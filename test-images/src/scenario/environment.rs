@@ -37,7 +37,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         story: "the boot loader starts the old slot whatever is armed: noticed once, no reboots without end",
         tell: ignored_switch,
     },
+    Scenario {
+        name: "tampered",
+        scheme: SchemeKind::BootOrder,
+        group: Group::All,
+        story: "E8: somebody stores boot commands of their own; a boot loader with a list of variables takes none",
+        tell: tampered,
+    },
 ];
+
+/// What somebody with write access to the environment adds to the kernel's command line.
+const TAKEN_OVER: &str = "taken-over=yes";
 
 fn one_copy_lost(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
@@ -138,4 +148,54 @@ fn ignored_switch(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.went("a")?;
     stage.environment_agrees()?;
     stage.card_says(&[("otad_slot", "a"), ("otad_trial", ""), ("upgrade_available", "0")])
+}
+
+fn tampered(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
+    stage.factory(&old, Some(&old))?;
+    let stored = stage.card.environment()?;
+    let arguments = format!("{} {TAKEN_OVER}", stored.get_str("otad_args_a").unwrap_or_default());
+    stage.card.change(&bootenv::Changes::new().set("otad_args_a", arguments))?;
+    // Without the list it works: that is what the list is for.
+    stage.power_on()?;
+    stage.wait_ready("a", "1.0.0")?;
+    let line = stage.guest()?.run("cat /proc/cmdline")?;
+    Failure::unless(line.contains(TAKEN_OVER), "a boot loader that believes what is stored", &line)?;
+    stage.power_off();
+
+    stage.close_environment()?;
+    let worse = [("bootcmd", "echo taken over; reset"), ("bootargs", TAKEN_OVER), ("otad_boot", "reset")];
+    let worse = worse.into_iter().fold(bootenv::Changes::new(), |all, (name, value)| all.set(name, value));
+    stage.card.change(&worse)?;
+    stage.power_on()?;
+    let boot = stage.wait_ready("a", "1.0.0")?;
+    Failure::unless(!boot.default_environment, "the stored order of slots in use", &boot)?;
+    let line = stage.guest()?.run("cat /proc/cmdline")?;
+    Failure::unless(!line.contains(TAKEN_OVER), "nothing of what was stored", &line)?;
+    stage.note("taken without the list, not with it");
+
+    // What is listed still does what it is there for.
+    stage.install(&new, "b")?;
+    stage.reboot()?;
+    stage.wait_ready("b", "2.0.0")?;
+    stage.wait_committed("b")?;
+    stage.went("b")?;
+    stage.power_off();
+    let stored = stage.card.environment()?;
+    let command = stored.get_str("bootcmd").unwrap_or_default();
+    Failure::unless(command.contains("run otad_boot"), "U-Boot's own command, as it saved it", command)?;
+
+    // And with both copies lost it says so, until otad has rebuilt them.
+    stage.card.destroy(CopyId::First)?;
+    stage.card.destroy(CopyId::Second)?;
+    stage.power_on()?;
+    let boot = stage.wait_ready("a", "1.0.0")?;
+    Failure::unless(boot.default_environment, "U-Boot on its compiled-in environment", &boot)?;
+    stage.wait_status("the environment is rebuilt", TRIAL, |status| status.rests_in("a"))?;
+    stage.power_off();
+    stage.power_on()?;
+    let boot = stage.wait_ready("a", "1.0.0")?;
+    Failure::unless(!boot.default_environment, "the rebuilt environment in use", &boot)?;
+    stage.note("rebuilt after the loss of both copies");
+    Ok(())
 }

@@ -1,5 +1,10 @@
 //! How a scenario ends when it does not end well.
 
+use otad_fleet_sim::life::LifeError;
+use otad_fleet_sim::model::ModelError;
+use otad_fleet_sim::operator::OperatorError;
+use otad_fleet_sim::server::ServerError;
+
 use crate::{build, cuts, emulator};
 
 /// What went wrong in a scenario.
@@ -22,9 +27,30 @@ pub enum Failure {
     /// The update server could not be used.
     #[error(transparent)]
     Server(#[from] otad_demo::Error),
+    /// The fleet beside the board.
+    #[error(transparent)]
+    Fleet(#[from] LifeError),
     /// A power cut could not be replayed.
     #[error(transparent)]
     Cuts(#[from] cuts::Error),
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Failure {
+        Failure::Fleet(error.into())
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Failure {
+        Failure::Fleet(error.into())
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Failure {
+        Failure::Fleet(error.into())
+    }
 }
 
 impl Failure {

@@ -3,12 +3,19 @@
 use super::failure::Failure;
 use super::stage::Stage;
 
+/// The daemon alone: its fetcher and decoders are processes of the same name.
+const STATUS: &str = "cat /proc/$(systemctl show --property MainPID --value otad)/status";
+
 impl Stage<'_> {
     /// Notes the memory that otad holds now and held at most; the install is over.
     pub(super) fn footprint_after_install(&mut self) -> Result<(), Failure> {
-        let text = self.guest()?.run("cat /proc/$(pidof otad)/status")?;
+        let text = self.guest()?.run(STATUS)?;
         let [now, most] = ["VmRSS:", "VmHWM:"].map(|name| kib(&text, name));
-        self.note(format!("otad held {:.1} MiB at most while installing, {:.1} after", mib(most), mib(now)));
+        self.note(format!(
+            "the daemon held {:.1} MiB at most while installing, {:.1} after",
+            mib(most),
+            mib(now)
+        ));
         Ok(())
     }
 
@@ -17,7 +24,7 @@ impl Stage<'_> {
         let guest = self.guest()?;
         let whole = guest.run("systemd-analyze time")?;
         let blame = guest.run("systemd-analyze blame --no-pager")?;
-        let text = guest.run("cat /proc/$(pidof otad)/status")?;
+        let text = guest.run(STATUS)?;
         let sizes = guest.run("stat -c '%n %s' /usr/bin/otad /usr/bin/otactl /usr/bin/bootenv")?;
         let of_otad =
             blame.lines().find(|line| line.ends_with(" otad.service")).unwrap_or("unknown otad.service");

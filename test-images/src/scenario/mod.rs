@@ -11,6 +11,7 @@ mod checks;
 pub mod command;
 mod environment;
 mod failure;
+mod fleet;
 mod footprint;
 mod good;
 mod guide;
@@ -66,6 +67,7 @@ pub fn all() -> Vec<Scenario> {
         mains::SCENARIOS,
         small::SCENARIOS,
         guide::SCENARIOS,
+        fleet::SCENARIOS,
     ]
     .concat()
 }

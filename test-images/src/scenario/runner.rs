@@ -118,7 +118,7 @@ fn tidy(directory: &Path) {
     for name in ["disk.img", "card.img"] {
         let _ = fs::remove_file(directory.join(name));
     }
-    for name in ["otaserver", "guide"] {
+    for name in ["otaserver", "guide", "fleet"] {
         let _ = fs::remove_dir_all(directory.join(name));
     }
 }

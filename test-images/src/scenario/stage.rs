@@ -147,6 +147,12 @@ impl<'bench> Stage<'bench> {
         Ok(made.work)
     }
 
+    /// A boot loader that takes nothing but the variables of the scheme from the stored environment.
+    pub fn close_environment(&mut self) -> Result<(), Failure> {
+        self.machine.firmware = self.board()?.closed_uboot(&self.bench.workspace)?;
+        Ok(())
+    }
+
     /// Switches the power on.
     pub fn power_on(&mut self) -> Result<(), Failure> {
         self.step("power on");
