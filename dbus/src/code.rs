@@ -215,6 +215,8 @@ codes! {
     InvalidOption = "INVALID_OPTION", Usage;
     /// The caller is neither root nor in the group `otad`, and polkit does not allow it.
     NotAuthorized = "NOT_AUTHORIZED", NotAuthorized;
+    /// A caller has too many calls open, or all callers together have.
+    LimitsExceeded = "LIMITS_EXCEEDED", Busy;
     /// Memory, threads or file descriptors ran out.
     Resource = "RESOURCE", Failed;
     /// A process of otad's own that fetches or decompresses has ended or does not keep to its protocol.

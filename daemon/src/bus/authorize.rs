@@ -9,12 +9,19 @@ use zbus::fdo::DBusProxy;
 use zbus::message::Header;
 use zbus::names::BusName;
 
+use super::places::{Place, Places};
 use super::polkit::{self, Dialog};
 use crate::failure::{Code, Failure};
 use crate::trust::sequence::Permit;
 
 /// What a call may bring: paths and URLs, with room to spare. A call is kept until polkit has answered, which strangers can make last.
 const LONGEST_CALL_BYTES: u32 = 64 * 1024;
+
+/// Acts that may be under way at a time, and those of one caller: a person or a program has one or two.
+const MOST_CALLS: usize = 64;
+const MOST_OF_ONE_CALLER: usize = 8;
+/// Who has called, by bus name.
+static CALLS: Places<String> = Places::new(MOST_CALLS, MOST_OF_ONE_CALLER);
 
 /// The group whose members may act without being root.
 const GROUP: &str = "otad";
@@ -54,11 +61,20 @@ enum Caller {
     User(u32),
 }
 
+/// What a caller may go on with, for as long as it holds this.
+pub(super) type Pass = Place<String>;
+
 /// Lets the caller of a message pass or not.
-pub(super) async fn require(connection: &Connection, header: &Header<'_>, act: Act) -> Result<(), Failure> {
-    let Caller::User(uid) = caller(connection, header).await? else { return Ok(()) };
+pub(super) async fn require(connection: &Connection, header: &Header<'_>, act: Act) -> Result<Pass, Failure> {
+    // Before anybody is asked about it: a flood costs a look at a list.
+    let name = header.sender().map(ToString::to_string).unwrap_or_default();
+    let pass = CALLS.take(name).ok_or_else(|| {
+        let what = format!("{MOST_OF_ONE_CALLER} calls of this caller, or {MOST_CALLS} in all, are open");
+        Failure::new(Code::LimitsExceeded, format!("{what}; wait for an answer before calling again"))
+    })?;
+    let Caller::User(uid) = caller(connection, header).await? else { return Ok(pass) };
     let action = act.action();
-    polkit::ask(connection, header, uid, action, Dialog::AsCalled).await.map_err(|why| {
+    polkit::ask(connection, header, uid, action, Dialog::AsCalled).await.map(|()| pass).map_err(|why| {
         denied(&format!("user {uid} may not do this ({action}): {why}"), "or let a rule of polkit allow it")
     })
 }

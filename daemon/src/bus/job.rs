@@ -27,7 +27,7 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Install).await?;
+        let _pass = authorize::require(connection, &header, Act::Install).await?;
         self.desk.ask(Request::Cancel(Some(self.view.id))).await.map(drop)
     }
 

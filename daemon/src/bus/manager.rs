@@ -11,7 +11,7 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, Variant};
 
 use super::Desk;
-use super::authorize::{self, Act};
+use super::authorize::{self, Act, Pass};
 use super::dictionary::{self, Dictionary, Options};
 use super::job::Job;
 use crate::adapters::pipe;
@@ -97,7 +97,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<OwnedObjectPath, Failure> {
         let options = dictionary::options(&options)?;
-        let permit = may_install(connection, &header, &options).await?;
+        let (_pass, permit) = may_install(connection, &header, &options).await?;
         if !(url.starts_with("http://") || url.starts_with("https://")) {
             let what = format!("`{url}` is not an http:// or https:// URL; pass files with InstallFd");
             return Err(Failure::new(Code::InvalidSource, what));
@@ -117,7 +117,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<OwnedObjectPath, Failure> {
         let options = dictionary::options(&options)?;
-        let permit = may_install(connection, &header, &options).await?;
+        let (_pass, permit) = may_install(connection, &header, &options).await?;
         if options.delta.is_some() {
             let what = format!("option `{}` goes with a URL, not with a file or pipe", option::DELTA);
             return Err(Failure::new(Code::InvalidOption, what));
@@ -135,7 +135,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<Dictionary, Failure> {
-        authorize::require(connection, &header, Act::Check).await?;
+        let _pass = authorize::require(connection, &header, Act::Check).await?;
         let root = self.trust.clone()?.root();
         let read = move || {
             let input = pipe::open(OwnedFd::from(bundle), &Stop::default())?;
@@ -151,7 +151,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<bool, Failure> {
-        authorize::require(connection, &header, Act::Check).await?;
+        let _pass = authorize::require(connection, &header, Act::Check).await?;
         let check = self.check.clone();
         blocking(move || check()).await
     }
@@ -161,7 +161,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Commit).await?;
+        let _pass = authorize::require(connection, &header, Act::Commit).await?;
         self.desk.ask(Request::Commit).await.map(drop)
     }
 
@@ -170,7 +170,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Commit).await?;
+        let _pass = authorize::require(connection, &header, Act::Commit).await?;
         self.desk.ask(Request::Rollback).await.map(drop)
     }
 
@@ -179,7 +179,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Install).await?;
+        let _pass = authorize::require(connection, &header, Act::Install).await?;
         self.desk.ask(Request::Cancel(None)).await.map(drop)
     }
 
@@ -190,7 +190,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Commit).await?;
+        let _pass = authorize::require(connection, &header, Act::Commit).await?;
         let verdict = match verdict.as_str() {
             "good" => Verdict::Good,
             "bad" => Verdict::Bad,
@@ -207,7 +207,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Failure> {
-        authorize::require(connection, &header, Act::Reboot).await?;
+        let _pass = authorize::require(connection, &header, Act::Reboot).await?;
         self.desk.ask(Request::Reboot).await.map(drop)
     }
 
@@ -286,12 +286,12 @@ async fn may_install(
     connection: &Connection,
     header: &Header<'_>,
     options: &Options,
-) -> Result<Permit, Failure> {
-    authorize::require(connection, header, Act::Install).await?;
+) -> Result<(Pass, Permit), Failure> {
+    let pass = authorize::require(connection, header, Act::Install).await?;
     if options.reboot {
-        authorize::require(connection, header, Act::Reboot).await?;
+        drop(authorize::require(connection, header, Act::Reboot).await?);
     }
-    authorize::downgrade(connection, header).await
+    authorize::downgrade(connection, header).await.map(|permit| (pass, permit))
 }
 
 /// Runs what blocks on a thread of its own, so that the bus stays answerable.

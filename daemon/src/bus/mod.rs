@@ -5,6 +5,7 @@ mod authorize;
 mod dictionary;
 mod job;
 mod manager;
+mod places;
 mod polkit;
 mod publish;
 mod slot;

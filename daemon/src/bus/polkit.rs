@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use zbus::message::{Flags, Header};
 use zbus::{Connection, Message, Variant};
+
+use super::places::Places;
 
 const SERVICE: &str = "org.freedesktop.PolicyKit1";
 const PATH: &str = "/org/freedesktop/PolicyKit1/Authority";
@@ -25,37 +26,10 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(5);
 const LONGEST_DIALOG: Duration = Duration::from_secs(120);
 /// Questions at a time, and of one user. More are strangers who would fill the memory of otad and of polkit with them, or keep others
 /// from being asked about (D5).
-const MOST_QUESTIONS: usize = 16;
-const MOST_OF_ONE_USER: usize = 4;
-/// The users about whom polkit is being asked.
-static ASKED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+static ASKED: Places<u32> = Places::new(16, 4);
 
 /// Questions so far: polkit knows by its number which one is withdrawn.
 static QUESTIONS: AtomicU64 = AtomicU64::new(0);
-
-/// A place among the questions; free again when dropped.
-struct Place(u32);
-
-impl Place {
-    fn take(uid: u32) -> Option<Place> {
-        let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = asked.iter().filter(|other| **other == uid).count();
-        if asked.len() >= MOST_QUESTIONS || own >= MOST_OF_ONE_USER {
-            return None;
-        }
-        asked.push(uid);
-        Some(Place(uid))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = asked.iter().position(|uid| *uid == self.0) {
-            asked.swap_remove(at);
-        }
-    }
-}
 
 /// `(is_authorized, is_challenge, details)` of `CheckAuthorization`.
 type Verdict = (bool, bool, HashMap<String, String>);
@@ -86,7 +60,7 @@ pub(super) async fn ask(
         Dialog::AsCalled if wanted => (MAY_ASK_A_PERSON, LONGEST_DIALOG),
         Dialog::AsCalled | Dialog::Never => (0, LONGEST_ANSWER),
     };
-    let _place = Place::take(uid).ok_or("too many questions to polkit are open; try again")?;
+    let _place = ASKED.take(uid).ok_or("too many questions to polkit are open; try again")?;
     let subject = ("system-bus-name", HashMap::from([("name", Variant::from(sender.as_str()))]));
     let number = QUESTIONS.fetch_add(1, Ordering::Relaxed);
     let cancellation = format!("otad-{number}");

@@ -157,6 +157,11 @@ impl Board {
         self.slot(self.slots[1])
     }
 
+    /// The bus that it is on.
+    pub(super) fn bus(&self) -> &str {
+        &self.bus
+    }
+
     /// Uses another bus than the device's own.
     pub(super) fn use_bus(&mut self, address: &str) {
         address.clone_into(&mut self.bus);
