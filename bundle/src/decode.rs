@@ -164,7 +164,7 @@ fn place<'a>(chunk: &Chunk, bare: &'a [u8], plain: &'a mut [u8]) -> Result<Optio
         ChunkKind::Gzip => Packing::Gzip,
         ChunkKind::Zstd => Packing::Zstd,
     };
-    Ok(Some(Job { packing, prefix: &[], stored: bare, plain }))
+    Ok(Some(Job { packing, prefix: 0, stored: bare, plain }))
 }
 
 /// Compares stored bytes with the index; returns their hash.

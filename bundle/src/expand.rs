@@ -5,6 +5,7 @@
 //! plain bytes must be, a frame says its content size and has no dictionary, and nothing follows it.
 
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, get_error_name};
@@ -37,8 +38,8 @@ pub enum Packing {
 pub struct Job<'a> {
     /// How it is packed.
     pub packing: Packing,
-    /// What zstd refers to; empty for nothing, and for gzip.
-    pub prefix: &'a [u8],
+    /// How much of what was kept for it ([`Expand::keep`]) zstd refers to; 0 for nothing, and for gzip.
+    pub prefix: usize,
     /// The packed bytes.
     pub stored: &'a [u8],
     /// Where the plain ones go; as many as this has room for.
@@ -53,12 +54,53 @@ pub trait Expand: Send {
     /// [`Error::Decode`], [`Error::SizeExceeded`], or [`Error::Expander`] when whoever does it is gone; with the number of the job.
     /// What the places hold then must not be used.
     fn expand(&mut self, jobs: &mut [Job<'_>]) -> Result<(), (usize, Error)>;
+
+    /// Keeps bytes that the next jobs refer to, from `at` on; what was kept behind them is forgotten. They are kept where they are needed
+    /// and nowhere else: there may be megabytes of them.
+    ///
+    /// # Errors
+    /// [`Error::Caller`]: a gap, or more than there is room for.
+    fn keep(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Gives kept bytes back, from `at` on; false when there are not so many. Nothing vouches for them any more.
+    fn kept(&self, at: usize, bytes: &mut [u8]) -> bool;
+}
+
+/// One place that decompresses, for several threads, one after the other. Only one of them may keep anything there.
+#[derive(Clone)]
+pub struct SharedExpander(Arc<Mutex<Box<dyn Expand>>>);
+
+impl SharedExpander {
+    /// Makes it everybody's.
+    pub fn new(expand: Box<dyn Expand>) -> SharedExpander {
+        SharedExpander(Arc::new(Mutex::new(expand)))
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Box<dyn Expand>> {
+        // What a panic left half done is the business of whoever asked for it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Expand for SharedExpander {
+    fn expand(&mut self, jobs: &mut [Job<'_>]) -> Result<(), (usize, Error)> {
+        self.hold().expand(jobs)
+    }
+
+    fn keep(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.hold().keep(at, bytes)
+    }
+
+    fn kept(&self, at: usize, bytes: &mut [u8]) -> bool {
+        self.hold().kept(at, bytes)
+    }
 }
 
 /// Decompresses in this process; its state is used again for every job.
 pub struct Expander {
     zstd: DCtx<'static>,
     deflate: Decompress,
+    kept: Vec<u8>,
 }
 
 impl Expander {
@@ -68,15 +110,19 @@ impl Expander {
     /// There is no memory.
     pub fn new() -> io::Result<Expander> {
         let zstd = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Expander { zstd, deflate: Decompress::new(false) })
+        Ok(Expander { zstd, deflate: Decompress::new(false), kept: Vec::new() })
     }
 
-    fn do_one(&mut self, job: &mut Job<'_>) -> Result<(), Error> {
+    /// Does a job whose prefix is elsewhere.
+    ///
+    /// # Errors
+    /// As [`Expand::expand`].
+    pub fn expand_with(&mut self, prefix: &[u8], job: &mut Job<'_>) -> Result<(), Error> {
         let limit = u32::try_from(job.plain.len())
             .map_err(|_| Error::Caller(format!("a place of {} bytes to decompress into", job.plain.len())))?;
         match job.packing {
             Packing::Gzip => self.gunzip(job.stored, limit, job.plain),
-            Packing::Zstd => self.unzstd(job, limit),
+            Packing::Zstd => self.unzstd(prefix, job, limit),
         }
     }
 
@@ -119,16 +165,16 @@ impl Expander {
         }
     }
 
-    fn unzstd(&mut self, job: &mut Job<'_>, limit: u32) -> Result<(), Error> {
+    fn unzstd(&mut self, prefix: &[u8], job: &mut Job<'_>, limit: u32) -> Result<(), Error> {
         let wrong = |problem: String| Error::Decode { kind: "zstd", problem };
         check_frame(job.stored, limit)?;
         // Decodes in one piece into its place, which serves as window: nothing is allocated.
-        let count = if job.prefix.is_empty() {
+        let count = if prefix.is_empty() {
             self.zstd.decompress(job.plain, job.stored)
         } else {
             // A context refers to its prefix for as long as it lives, so each of these has its own (about 100 KiB).
             let mut context = DCtx::try_create().ok_or_else(|| wrong("no memory for a decoder".into()))?;
-            context.ref_prefix(job.prefix).and_then(|_| context.decompress(job.plain, job.stored))
+            context.ref_prefix(prefix).and_then(|_| context.decompress(job.plain, job.stored))
         };
         let count = count.map_err(|code| wrong(get_error_name(code).to_owned()))?;
         if count == job.plain.len() {
@@ -140,7 +186,30 @@ impl Expander {
 
 impl Expand for Expander {
     fn expand(&mut self, jobs: &mut [Job<'_>]) -> Result<(), (usize, Error)> {
-        jobs.iter_mut().enumerate().try_for_each(|(at, job)| self.do_one(job).map_err(|error| (at, error)))
+        let kept = std::mem::take(&mut self.kept);
+        let mut done = jobs.iter_mut().enumerate();
+        let result = done.try_for_each(|(at, job)| {
+            let prefix = kept.get(..job.prefix).ok_or_else(|| Error::Caller("a prefix was not kept".into()));
+            prefix.and_then(|prefix| self.expand_with(prefix, job)).map_err(|error| (at, error))
+        });
+        self.kept = kept;
+        result
+    }
+
+    fn keep(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        if at > self.kept.len() {
+            return Err(Error::Caller(format!("{at} bytes are to be kept, {} are", self.kept.len())));
+        }
+        self.kept.truncate(at);
+        // Growing in steps of its own, it would take up to twice the memory.
+        self.kept.reserve_exact(bytes.len());
+        self.kept.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn kept(&self, at: usize, bytes: &mut [u8]) -> bool {
+        let found = at.checked_add(bytes.len()).and_then(|end| self.kept.get(at..end));
+        found.map(|found| bytes.copy_from_slice(found)).is_some()
     }
 }
 

@@ -46,7 +46,7 @@ pub use channel::{ALSO_LIMIT, CHANNEL_LIMIT_BYTES, CHANNEL_TYPE, Channel, NamedR
 pub use decode::{Decoder, Piece};
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::Error;
-pub use expand::{Expand, Expander, Job, Packing};
+pub use expand::{Expand, Expander, Job, Packing, SharedExpander};
 pub use header::{BLOCK_BYTES, MEMBER_LIMIT_BYTES};
 pub use index::{Chunk, ChunkKind, IndexReader, MAX_CHUNK_BYTES, RECORD_BYTES};
 pub use input::{FileInput, Input, StreamInput};

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod engine;
 pub mod failure;
 pub mod health;
+pub mod heap;
 pub mod install;
 pub mod lifecycle;
 pub mod poll;

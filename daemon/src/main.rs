@@ -56,6 +56,7 @@ fn main() -> ExitCode {
     if Path::new(&name).file_name().is_some_and(|name| name == "otactl") {
         return otactl::main();
     }
+    otad::heap::keep_little();
     let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,

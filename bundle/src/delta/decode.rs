@@ -82,7 +82,9 @@ struct Means<'a, I: Input> {
 #[derive(Default)]
 struct Buffers {
     stored: Vec<u8>,
-    prefix: Vec<u8>,
+    /// Pages of the prefix on their way to where it is kept, and how long it is.
+    pages: Vec<u8>,
+    prefix: usize,
     patch: Vec<u8>,
     plain: Vec<u8>,
 }
@@ -324,11 +326,14 @@ impl Buffers {
     /// Makes the plain bytes of a piece out of its frame and prefix.
     fn decode(&mut self, expand: &mut dyn Expand, form: Form, length: usize) -> Result<(), Error> {
         match form {
-            Form::Plain => frame::decode(expand, &self.stored, &self.prefix, length, &mut self.plain),
+            Form::Plain => frame::decode(expand, &self.stored, self.prefix, length, &mut self.plain),
             Form::Patch => {
                 let patch = content_size(&self.stored, PATCH_LIMIT_BYTES).map_err(frame::wrong)?;
-                frame::decode(expand, &self.stored, &self.prefix, patch, &mut self.patch)?;
-                patch::apply(&self.patch, &self.prefix, length, &mut self.plain).map_err(frame::wrong)
+                frame::decode(expand, &self.stored, self.prefix, patch, &mut self.patch)?;
+                let prefix = |at: usize, into: &mut [u8]| {
+                    at.checked_add(into.len()).is_some_and(|end| end <= self.prefix) && expand.kept(at, into)
+                };
+                patch::apply(&self.patch, &prefix, length, &mut self.plain).map_err(frame::wrong)
             }
         }
     }
@@ -398,23 +403,25 @@ impl Current {
             // Its pages are limited when the head is read.
             (from, usize::try_from(length).unwrap_or(0))
         });
-        buffers.prefix.clear();
-        // Growing step by step would take up to twice the memory.
-        buffers.prefix.reserve_exact(spans.clone().map(|(_, length)| length).sum());
-        for (from, length) in spans {
-            let start = buffers.prefix.len();
-            buffers.prefix.resize(start + length, 0);
-            read_old(section, old, from, buffers.prefix.get_mut(start..).unwrap_or_default())?;
-        }
-        let length = self.segment.piece_blocks(number) * BLOCK_BYTES;
-        buffers.decode(expand, piece.form, length).map_err(|error| {
+        let blame = |error| {
             frame::blame(error, |problem| DeltaError::Piece {
                 section: section.to_string(),
                 segment: self.number,
                 piece: number,
                 problem,
             })
-        })?;
+        };
+        buffers.prefix = 0;
+        for (from, length) in spans {
+            for done in (0..length).step_by(WINDOW_BYTES) {
+                buffers.pages.resize(WINDOW_BYTES.min(length - done), 0);
+                read_old(section, old, from + done as u64, &mut buffers.pages)?;
+                expand.keep(buffers.prefix, &buffers.pages).map_err(blame)?;
+                buffers.prefix += buffers.pages.len();
+            }
+        }
+        let length = self.segment.piece_blocks(number) * BLOCK_BYTES;
+        buffers.decode(expand, piece.form, length).map_err(blame)?;
         self.piece = Some(number);
         self.shelf.keep(&self.segment, number * PIECE_BLOCKS, &buffers.plain);
         Ok(())

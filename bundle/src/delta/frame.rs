@@ -18,15 +18,15 @@ const LEVEL: i32 = 19;
 pub(super) fn head(expand: &mut dyn Expand, stored: &[u8]) -> Result<Vec<u8>, Error> {
     let length = content_size(stored, HEAD_LIMIT_BYTES).map_err(wrong)?;
     let mut plain = Vec::new();
-    decode(expand, stored, &[], length, &mut plain)?;
+    decode(expand, stored, 0, length, &mut plain)?;
     Ok(plain)
 }
 
-/// Decodes exactly one frame of exactly `length` plain bytes into `plain`, whose allocation is reused.
+/// Decodes exactly one frame of exactly `length` plain bytes into `plain`, whose allocation is reused; it refers to `prefix` kept bytes.
 pub(super) fn decode(
     expand: &mut dyn Expand,
     stored: &[u8],
-    prefix: &[u8],
+    prefix: usize,
     length: usize,
     plain: &mut Vec<u8>,
 ) -> Result<(), Error> {

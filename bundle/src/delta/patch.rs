@@ -9,8 +9,14 @@
 
 use super::wire::{Wire, put_varint, to_zigzag};
 
-/// Makes `length` bytes out of a plain patch.
-pub(super) fn apply(patch: &[u8], prefix: &[u8], length: usize, out: &mut Vec<u8>) -> Result<(), String> {
+/// Makes `length` bytes out of a plain patch; `prefix` fills a buffer with bytes of the prefix from a place on, and is false when there are not
+/// so many.
+pub(super) fn apply(
+    patch: &[u8],
+    prefix: &dyn Fn(usize, &mut [u8]) -> bool,
+    length: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
     let mut steps = Wire(patch);
     let count = steps.varint()?;
     // The differences start behind the steps: read those once for their sums, and again to do them.
@@ -27,17 +33,19 @@ pub(super) fn apply(patch: &[u8], prefix: &[u8], length: usize, out: &mut Vec<u8
         let (seek, add, extra) = step(&mut steps)?;
         position += seek;
         let start = usize::try_from(position).map_err(|_| "a step before the prefix")?;
-        let base = start
-            .checked_add(add)
-            .and_then(|end| prefix.get(start..end))
-            .ok_or("a step behind the prefix")?;
         let (now, later) = differences.split_at_checked(add).ok_or("it ends early")?;
         let (kept, rest) = extras.split_at_checked(extra).ok_or("it ends early")?;
         // Before memory is used: a patch must not make more than was announced.
         if out.len() + add + extra > length {
             return Err(format!("it makes more than {length} bytes"));
         }
-        out.extend(base.iter().zip(now).map(|(base, difference)| base.wrapping_add(*difference)));
+        let at = out.len();
+        out.resize(at + add, 0);
+        let made = out.get_mut(at..).unwrap_or_default();
+        if !prefix(start, made) {
+            return Err("a step behind the prefix".into());
+        }
+        made.iter_mut().zip(now).for_each(|(made, difference)| *made = made.wrapping_add(*difference));
         out.extend_from_slice(kept);
         (differences, extras) = (later, rest);
         position += i64::try_from(add).map_err(|_| "a step too long")?;
@@ -234,6 +242,14 @@ mod tests {
         std::iter::repeat_with(step).take(length).collect()
     }
 
+    /// A prefix in memory.
+    fn of(prefix: &[u8]) -> impl Fn(usize, &mut [u8]) -> bool {
+        |at, into| {
+            let found = prefix.get(at..at + into.len());
+            found.map(|found| into.copy_from_slice(found)).is_some()
+        }
+    }
+
     #[test]
     fn applies_what_it_makes() {
         let old = noise(100_000, 1);
@@ -250,7 +266,7 @@ mod tests {
         ] {
             let patch = make(&new, &old);
             let mut out = Vec::new();
-            apply(&patch, &old, new.len(), &mut out).unwrap();
+            apply(&patch, &of(&old), new.len(), &mut out).unwrap();
             assert!(out == new);
             if differ > 0 {
                 // Differences, not extras: nearly all of a patch is zeros.
@@ -259,7 +275,7 @@ mod tests {
             }
             for prefix in [&old[..], &[], &old[..77]] {
                 for wrong in [new.len() + 1, new.len().saturating_sub(1)] {
-                    let accepted = apply(&patch, prefix, wrong, &mut out).is_ok();
+                    let accepted = apply(&patch, &of(prefix), wrong, &mut out).is_ok();
                     assert!(!accepted || wrong == new.len(), "a patch for {} made {wrong}", new.len());
                 }
             }
@@ -273,13 +289,13 @@ mod tests {
         let patch = make(&new, &old);
         let mut out = Vec::new();
         for length in 0..patch.len() {
-            assert!(apply(&patch[..length], &old, new.len(), &mut out).is_err());
+            assert!(apply(&patch[..length], &of(&old), new.len(), &mut out).is_err());
         }
         for at in 0..patch.len().min(40) {
             for value in 0..=255 {
                 let mut bytes = patch.clone();
                 bytes[at] = value;
-                if apply(&bytes, &old, new.len(), &mut out).is_ok() {
+                if apply(&bytes, &of(&old), new.len(), &mut out).is_ok() {
                     assert_eq!(out.len(), new.len());
                 }
                 assert!(out.capacity() < 64 * 1024, "memory is bounded by the length");

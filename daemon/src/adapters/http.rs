@@ -117,8 +117,9 @@ impl Default for Limits {
             longest_span: 16 * 1024 * 1024,
             // What a typical line carries in the time that a new request would take.
             skip: 256 * 1024,
-            // Twice what 20 Mbit/s bring in a round trip of 100 ms. More would be lost when power is cut.
-            ahead: 512 * 1024,
+            // What 20 Mbit/s bring in a round trip of 100 ms; as much again is on its way from the fetcher to the daemon. More would be
+            // lost when power is cut.
+            ahead: 256 * 1024,
         }
     }
 }

@@ -98,14 +98,19 @@ impl Flow<'_> {
         loader: Loader<'_, impl Iterator<Item = Result<Placed, Failure>> + Send>,
         sink: &mut dyn Sink,
     ) -> Result<(), Failure> {
-        let batches = self.batches(loader.sources.decode());
+        // A source that decodes does most of it: its decoder is enough for the rest, and it takes memory that others would need.
+        let shared = loader.sources.decoder();
+        let batches = self.batches(shared.is_some());
+        let mut decoders = match shared {
+            Some(decoder) => vec![Decoder::with(Box::new(decoder))],
+            None => (0..self.lanes).map(|_| self.decoder()).collect::<Result<_, _>>()?,
+        };
         // Every channel has room for all batches. Zeros may have to wait, but only for the writer, who waits for nobody: so nobody
         // waits in a circle. Each end belongs to those who use it alone: who waits for somebody who has ended is woken.
         let (give_back, empty) = sync_channel(batches);
         let (fetched, to_decode) = sync_channel(batches);
         let (decoded, to_write) = sync_channel(batches);
         let to_decode = Arc::new(Mutex::new(to_decode));
-        let mut decoders = (0..self.lanes).map(|_| self.decoder()).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|scope| {
             let mut workers = Vec::new();
             let mut started = Ok(());
@@ -130,11 +135,11 @@ impl Flow<'_> {
         Ok(Decoder::with(self.decoders.start()?))
     }
 
-    /// How many batches go round: enough to keep everybody busy, as few as memory allows. A source that
-    /// decodes takes memory too, and is what the others wait for.
-    fn batches(&self, sources_decode: bool) -> usize {
-        if sources_decode {
-            return self.lanes + 1;
+    /// How many batches go round: enough to keep everybody busy, as few as memory allows. Where a source decodes, the others wait for it
+    /// most of the time: one batch is filled while one is decoded or written.
+    fn batches(&self, source_decodes: bool) -> usize {
+        if source_decodes {
+            return 2;
         }
         let most = BATCHES_BYTES / (2 * batch::room(self.image));
         most.clamp(self.lanes + 1, self.lanes + MORE_BATCHES)

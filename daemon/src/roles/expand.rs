@@ -5,14 +5,16 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 
-use otad_bundle::{Error, Expand as _, Expander, Job, Packing};
+use otad_bundle::{Error, Expander, Job, Packing};
 
 use super::frame;
 use super::memory::Shared;
 
-/// Asks for jobs: a table of 13 bytes for each: packing (0 gzip, 1 zstd), then the lengths of prefix, packed and plain bytes. They lie one
-/// behind the other in shared memory.
+/// Asks for jobs: where in shared memory the packed bytes begin, and a table with an entry for each: packing (0 gzip, 1 zstd), then the
+/// lengths of prefix, packed and plain bytes. A prefix is at the front of the memory, packed bytes lie one job's behind the other's.
 pub(super) const EXPAND: u8 = 1;
+/// Bytes of an entry.
+const ENTRY_BYTES: usize = 13;
 /// All of them are done.
 pub(super) const DONE: u8 = 0;
 
@@ -57,7 +59,8 @@ impl Station {
     pub(super) fn serve(mut self) -> io::Result<()> {
         let mut expander = Expander::new()?;
         while let Some(mut asked) = frame::read(&mut &self.socket)? {
-            match answer(asked.bytes()?, &mut self.memory, &mut expander) {
+            let start = usize::try_from(asked.number()?).unwrap_or(usize::MAX);
+            match answer(start, asked.bytes()?, &mut self.memory, &mut expander) {
                 Ok(()) => frame::write(&mut &self.socket, DONE, &[])?,
                 Err((at, error)) => {
                     let (sort, problem) = say(error);
@@ -70,23 +73,32 @@ impl Station {
     }
 }
 
-fn answer(table: &[u8], memory: &mut Shared, expander: &mut Expander) -> Result<(), (usize, Error)> {
-    let (mut packed, mut room) = memory.parts();
-    for (at, entry) in table.as_chunks::<13>().0.iter().enumerate() {
-        let [packing, lengths @ ..] = entry;
-        let packing = if *packing == 0 { Packing::Gzip } else { Packing::Zstd };
+fn answer(
+    start: usize,
+    table: &[u8],
+    memory: &mut Shared,
+    expander: &mut Expander,
+) -> Result<(), (usize, Error)> {
+    let (packed, mut room) = memory.parts();
+    let entries = table.as_chunks::<ENTRY_BYTES>().0;
+    let lengths = |entry: &[u8; ENTRY_BYTES]| {
+        let [_, lengths @ ..] = entry;
         let mut lengths = lengths.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes) as usize);
-        let mut part = || {
-            let (part, rest) = packed.split_at_checked(lengths.next()?)?;
+        Some((lengths.next()?, lengths.next()?, lengths.next()?))
+    };
+    let misfit = |at: usize| (at, Error::Caller("the jobs do not fit into the shared memory".into()));
+    let (kept, mut packed) = packed.split_at_checked(start).ok_or_else(|| misfit(0))?;
+    for (at, entry) in entries.iter().enumerate() {
+        let [packing, ..] = entry;
+        let packing = if *packing == 0 { Packing::Gzip } else { Packing::Zstd };
+        let fits = lengths(entry).and_then(|(prefix, stored, plain)| {
+            let (stored, rest) = packed.split_at_checked(stored)?;
             packed = rest;
-            Some(part)
-        };
-        let parts = part().zip(part());
-        let place = lengths.next().and_then(|length| room.split_off_mut(..length));
-        let Some(((prefix, stored), plain)) = parts.zip(place) else {
-            return Err((at, Error::Caller("the jobs do not fit into the shared memory".into())));
-        };
-        expander.expand(&mut [Job { packing, prefix, stored, plain }]).map_err(|(_, error)| (at, error))?;
+            Some((kept.get(..prefix)?, stored, room.split_off_mut(..plain)?))
+        });
+        let (prefix, stored, plain) = fits.ok_or_else(|| misfit(at))?;
+        let mut job = Job { packing, prefix: prefix.len(), stored, plain };
+        expander.expand_with(prefix, &mut job).map_err(|error| (at, error))?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ impl Decoder {
         let (memory, file) = Shared::new().map_err(fail)?;
         let (process, socket) = Process::start(Role::Decoder, Some(file))?;
         socket.set_read_timeout(Some(PATIENCE)).map_err(fail)?;
-        Ok(Decoder { process, socket, memory, gone: None })
+        Ok(Decoder { process, socket, memory, kept: 0, gone: None })
     }
 }
 
@@ -47,6 +47,8 @@ struct Decoder {
     process: Process,
     socket: UnixStream,
     memory: Shared,
+    /// Bytes at the front of the memory that jobs may refer to.
+    kept: usize,
     /// Why it is of no use any more.
     gone: Option<String>,
 }
@@ -55,7 +57,7 @@ impl Expand for Decoder {
     fn expand(&mut self, jobs: &mut [Job<'_>]) -> Result<(), (usize, Error)> {
         let mut done = 0;
         while let Some(rest) = jobs.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let count = fitting(rest);
+            let count = fitting(rest, self.kept);
             let now = rest.get_mut(..count).filter(|now| !now.is_empty());
             let now = now.ok_or_else(|| (done, Error::Caller("a job too large for a decoder".into())))?;
             self.round(now).map_err(|(at, error)| (done + at, error))?;
@@ -63,13 +65,26 @@ impl Expand for Decoder {
         }
         Ok(())
     }
+
+    fn keep(&mut self, at: usize, bytes: &[u8]) -> Result<(), Error> {
+        let end = at.checked_add(bytes.len()).filter(|end| at <= self.kept && *end <= IN_BYTES);
+        let end = end.ok_or_else(|| Error::Caller("more than a decoder has room for, or a gap".into()))?;
+        self.memory.put(at, bytes);
+        self.kept = end;
+        Ok(())
+    }
+
+    /// A decoder that was taken over may have changed them; whoever makes something of them verifies what was made.
+    fn kept(&self, at: usize, bytes: &mut [u8]) -> bool {
+        at.checked_add(bytes.len()).is_some_and(|end| end <= self.kept) && self.memory.take(at, bytes)
+    }
 }
 
-/// How many of these jobs fit into the shared memory together.
-fn fitting(jobs: &[Job<'_>]) -> usize {
-    let mut room = (IN_BYTES, OUT_BYTES);
+/// How many of these jobs fit into the shared memory together, behind what is kept there.
+fn fitting(jobs: &[Job<'_>], kept: usize) -> usize {
+    let mut room = (IN_BYTES.saturating_sub(kept), OUT_BYTES);
     let fits = |job: &&Job<'_>| {
-        let packed = room.0.checked_sub(job.prefix.len() + job.stored.len());
+        let packed = room.0.checked_sub(job.stored.len());
         let plain = room.1.checked_sub(job.plain.len());
         packed.zip(plain).inspect(|left| room = *left).is_some()
     };
@@ -81,6 +96,9 @@ impl Decoder {
     fn round(&mut self, jobs: &mut [Job<'_>]) -> Result<(), (usize, Error)> {
         if let Some(why) = &self.gone {
             return Err((0, gone(why)));
+        }
+        if let Some(at) = jobs.iter().position(|job| job.prefix > self.kept) {
+            return Err((at, Error::Caller("a prefix was not kept".into())));
         }
         match self.ask(jobs) {
             Ok(None) => Ok(()),
@@ -97,18 +115,17 @@ impl Decoder {
 
     /// What the decoder says is wrong with one of the jobs, if anything.
     fn ask(&mut self, jobs: &mut [Job<'_>]) -> io::Result<Option<(usize, Error)>> {
-        let (mut table, mut offset) = (Vec::with_capacity(13 * jobs.len()), 0);
+        let (mut table, mut offset) = (Vec::with_capacity(13 * jobs.len()), self.kept);
+        let start = (offset as u64).to_le_bytes();
         for job in &*jobs {
             table.push(u8::from(job.packing == Packing::Zstd));
-            for part in [job.prefix, job.stored] {
-                self.memory.put(offset, part);
-                offset += part.len();
-            }
-            for length in [job.prefix.len(), job.stored.len(), job.plain.len()] {
+            self.memory.put(offset, job.stored);
+            offset += job.stored.len();
+            for length in [job.prefix, job.stored.len(), job.plain.len()] {
                 table.extend(u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
             }
         }
-        frame::write(&mut &self.socket, EXPAND, &[&table])?;
+        frame::write(&mut &self.socket, EXPAND, &[&start, &table])?;
         let answer = frame::read(&mut &self.socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         if let Some(wrong) = read_answer(answer, jobs)? {
             return Ok(Some(wrong));

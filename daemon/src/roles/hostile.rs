@@ -83,7 +83,7 @@ pub fn fetcher_gives(says: &[u8]) -> io::Result<(u64, Option<io::Error>)> {
 pub fn decoder_answers(says: &[u8]) -> bool {
     let (mut one, mut two) = ([0; 100], [0; 200]);
     let plain: [&mut [u8]; 2] = [&mut one, &mut two];
-    let jobs = plain.map(|plain| Job { packing: Packing::Zstd, prefix: &[], stored: b"packed", plain });
+    let jobs = plain.map(|plain| Job { packing: Packing::Zstd, prefix: 0, stored: b"packed", plain });
     let answer = frame::read(&mut &*says).and_then(|frame| frame.ok_or(io::ErrorKind::UnexpectedEof.into()));
     answer.and_then(|frame| read_answer(frame, &jobs)).is_ok_and(|wrong| wrong.is_none())
 }

@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use otad_bundle::delta::{Content, Delta, DeltaError, DeltaInput, Extent, Part, ReadAt};
-use otad_bundle::{Digest, Expand, Image, Input};
+use otad_bundle::{Digest, Expand, Image, Input, SharedExpander};
 
 use super::ChunkSource;
 use crate::config::Slot;
@@ -22,6 +22,8 @@ const OLD_INDEX_LIMIT_BYTES: u64 = 8 * 1024 * 1024;
 /// An open delta that leads to the wanted release.
 pub struct DeltaSource {
     delta: Delta<DeltaInput<Box<dyn Input + Send>>>,
+    /// What decodes it.
+    expand: SharedExpander,
     /// For each image of the manifest: what makes it, from where.
     images: Vec<Option<Section>>,
     /// The chunk that it made last.
@@ -64,7 +66,8 @@ impl DeltaSource {
         expand: Box<dyn Expand>,
         opening: &Opening<'_>,
     ) -> Result<Self, Failure> {
-        let delta = Delta::open_with(input, expand).map_err(from_delta)?;
+        let expand = SharedExpander::new(expand);
+        let delta = Delta::open_with(input, Box::new(expand.clone())).map_err(from_delta)?;
         let Opening { new, running: (slot, old), devices } = *opening;
         let (from, to) = (delta.header().old_release, delta.header().new_release);
         if (from, to) != (old.digest, new.digest) {
@@ -85,7 +88,7 @@ impl DeltaSource {
             Some(Section { number, old: Old(reader) })
         };
         let images = new.images.iter().map(section).collect();
-        Ok(DeltaSource { delta, images, plain: Vec::new(), broken: false })
+        Ok(DeltaSource { delta, expand, images, plain: Vec::new(), broken: false })
     }
 
     /// Writes the index of `image`, made of the kept index of the release that runs; false when it cannot be made.
@@ -134,8 +137,8 @@ impl ChunkSource for DeltaSource {
         self.delta.bytes_read()
     }
 
-    fn decodes(&self) -> bool {
-        true
+    fn decoder(&self) -> Option<SharedExpander> {
+        Some(self.expand.clone())
     }
 }
 

@@ -13,6 +13,8 @@ pub mod target;
 
 use std::ops::Range;
 
+use otad_bundle::SharedExpander;
+
 use super::Placed;
 use crate::failure::Failure;
 use bundle::BundleSource;
@@ -49,9 +51,9 @@ pub trait ChunkSource: Send {
         0
     }
 
-    /// Whether it decodes what it has, with memory of its own.
-    fn decodes(&self) -> bool {
-        false
+    /// What it decodes with, where it has something of its own for that.
+    fn decoder(&self) -> Option<SharedExpander> {
+        None
     }
 }
 
@@ -118,9 +120,9 @@ impl Sources {
         self.bundle.expect(image, extents)
     }
 
-    /// Whether one of them decodes what it has.
-    pub fn decode(&self) -> bool {
-        self.cheaper.iter().any(|source| source.decodes())
+    /// What one of them decodes with.
+    pub fn decoder(&self) -> Option<SharedExpander> {
+        self.cheaper.iter().find_map(|source| source.decoder())
     }
 
     /// Bytes fetched over a link or from a file so far.
