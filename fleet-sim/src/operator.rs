@@ -54,6 +54,23 @@ impl Operator {
         }
     }
 
+    /// Reads one of the server's metrics; `None` when there is no such number.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn metric(&self, name: &str) -> Result<Option<u64>, OperatorError> {
+        let target = "/api/v1/metrics";
+        let failed = |error: ureq::Error| OperatorError {
+            method: "GET",
+            target: target.to_owned(),
+            what: error.to_string(),
+        };
+        let mut answer = self.agent.get(format!("{}{target}", self.url)).call().map_err(failed)?;
+        let text = answer.body_mut().read_to_string().map_err(failed)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.and_then(|value| value.parse().ok()))
+    }
+
     /// Changes something.
     ///
     /// # Errors

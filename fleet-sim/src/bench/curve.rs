@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{BenchError, Options, address, fresh_otaserver, mib, offer, runtime};
 use crate::load::{self, Afterwards, COMPATIBLE, COMPATIBLE_UPDATING, Cost, Figures, Load, Meter};
+use crate::operator::Operator;
 use crate::server::{Server, Setup};
 
 /// What keeps the heartbeats.
@@ -42,13 +43,13 @@ pub fn naive(options: &Options) -> Result<String, BenchError> {
 
 fn table(options: &Options, kinds: &[Kind]) -> Result<String, BenchError> {
     let mut table = String::from(
-        "| devices | heartbeats kept by | checks/s | p50 ms | p99 ms | max ms | not answered | memory MiB | processor, % of a core | written KiB/s |\n\
-         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| devices | heartbeats kept by | checks/s | p50 ms | p99 ms | max ms | not answered | memory MiB | processor, % of a core | database writes/s | written KiB/s |\n\
+         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for devices in &options.devices {
         for kind in kinds {
-            let (figures, cost) = measure(options, *devices, *kind)?;
-            let line = row(*kind, &figures, &cost);
+            let (figures, cost, writes) = measure(options, *devices, *kind)?;
+            let line = row(*kind, &figures, &cost, writes);
             eprint!("{line}");
             table += &line;
         }
@@ -56,7 +57,7 @@ fn table(options: &Options, kinds: &[Kind]) -> Result<String, BenchError> {
     Ok(table)
 }
 
-fn row(kind: Kind, figures: &Figures, cost: &Cost) -> String {
+fn row(kind: Kind, figures: &Figures, cost: &Cost, writes: f64) -> String {
     let Figures { devices, updating, checks, .. } = figures;
     let rate = checks.count as f64 / figures.lasted_s.max(1) as f64;
     let (cpu, written) = (100.0 * cost.cpu_s / cost.wall_s, cost.written_bytes as f64 / 1024.0 / cost.wall_s);
@@ -65,7 +66,7 @@ fn row(kind: Kind, figures: &Figures, cost: &Cost) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         line,
-        "| {devices}{updating} | {} | {rate:.0} | {:.1} | {:.1} | {:.0} | {} | {:.0} | {cpu:.0} | {written:.0} |",
+        "| {devices}{updating} | {} | {rate:.0} | {:.1} | {:.1} | {:.0} | {} | {:.0} | {cpu:.0} | {writes:.1} | {written:.0} |",
         kind.words(),
         checks.p50_ms,
         checks.p99_ms,
@@ -76,7 +77,8 @@ fn row(kind: Kind, figures: &Figures, cost: &Cost) -> String {
     line
 }
 
-fn measure(options: &Options, devices: usize, kind: Kind) -> Result<(Figures, Cost), BenchError> {
+/// The figures, what they cost the server, and how many transactions it began per second in order to write.
+fn measure(options: &Options, devices: usize, kind: Kind) -> Result<(Figures, Cost, f64), BenchError> {
     let (server, _data) = start(options, kind)?;
     // What keeps heartbeats and nothing else has nothing to offer.
     let updating = if matches!(kind, Kind::Otaserver) { options.updating } else { 0 };
@@ -95,9 +97,15 @@ fn measure(options: &Options, devices: usize, kind: Kind) -> Result<(Figures, Co
     };
     let runtime = runtime()?;
     runtime.block_on(load::introduce(&load)).map_err(BenchError::io("devices cannot be introduced"))?;
+    let operator = Operator::new(&server.url());
+    let written = || operator.metric("otaserver_database_writes_total").map(Option::unwrap_or_default);
+    let before = if matches!(kind, Kind::Otaserver) { written()? } else { 0 };
     let meter = Meter::start(vec![server.pid()])?;
     let figures = runtime.block_on(load::run(&load));
-    Ok((figures, meter.read()?))
+    let cost = meter.read()?;
+    // Every answer of the other kind is one.
+    let writes = if matches!(kind, Kind::Otaserver) { written()? - before } else { figures.checks.count };
+    Ok((figures, cost, writes as f64 / cost.wall_s))
 }
 
 fn start(options: &Options, kind: Kind) -> Result<(Server, tempfile::TempDir), BenchError> {

@@ -17,8 +17,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// What is read from a file at a time, in bytes: large enough for the disk, small enough for hundreds of downloads.
-const WINDOW_BYTES: usize = 64 * 1024;
-/// Windows that are kept while nobody needs them: 4 MiB.
+const WINDOW_BYTES: usize = 128 * 1024;
+/// Windows that are kept while nobody needs them: 8 MiB.
 const KEPT_WINDOWS: usize = 64;
 
 /// Windows that nobody needs at the moment.
