@@ -100,6 +100,9 @@ fn of_otad(bench: &Bench) -> Result<Vec<Row>, Error> {
             board.kill();
             a.compare(&image(bench, release))?;
         }
+        // The others take their time: whoever looks at otad alone need not wait for them.
+        let (fetched, most) = (megabytes(row.fetched()), mib(row.peak.pss_bytes));
+        eprintln!("delta: otad, {step}: {fetched:.3} MB fetched, {most:.1} MiB at most");
         rows.push(row);
     }
     Ok(rows)
