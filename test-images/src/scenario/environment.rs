@@ -85,12 +85,7 @@ fn both_copies_lost(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.wait_ready("a", "1.0.0")?;
     stage.wait_status("slot a is confirmed", BOOT, |status| status.rests_in("a"))?;
     stage.power_off();
-    stage.card.destroy(CopyId::First)?;
-    stage.card.destroy(CopyId::Second)?;
-    stage.power_on()?;
-    let boot = stage.wait_ready("a", "1.0.0")?;
-    Failure::unless(boot.default_environment, "U-Boot on its compiled-in environment", &boot)?;
-    stage.wait_status("the environment is rebuilt", TRIAL, |status| status.rests_in("a"))?;
+    lose_both_copies(stage)?;
     stage.went("")?;
     stage.environment_agrees()?;
     stage.card_says(&[
@@ -105,6 +100,16 @@ fn both_copies_lost(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.power_off();
     stage.note("rebuilt in one boot");
     stage.untouched("a", &old)
+}
+
+/// Destroys both copies while the power is off: the board comes up in slot a on what U-Boot has compiled in, and otad rebuilds them.
+fn lose_both_copies(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    stage.card.destroy(CopyId::First)?;
+    stage.card.destroy(CopyId::Second)?;
+    stage.power_on()?;
+    let boot = stage.wait_ready("a", "1.0.0")?;
+    Failure::unless(boot.default_environment, "U-Boot on its compiled-in environment", &boot)?;
+    stage.wait_status("the environment is rebuilt", TRIAL, |status| status.rests_in("a")).map(drop)
 }
 
 fn wrong_size(stage: &mut Stage<'_>) -> Result<(), Failure> {
@@ -186,12 +191,7 @@ fn tampered(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Failure::unless(command.contains("run otad_boot"), "U-Boot's own command, as it saved it", command)?;
 
     // And with both copies lost it says so, until otad has rebuilt them.
-    stage.card.destroy(CopyId::First)?;
-    stage.card.destroy(CopyId::Second)?;
-    stage.power_on()?;
-    let boot = stage.wait_ready("a", "1.0.0")?;
-    Failure::unless(boot.default_environment, "U-Boot on its compiled-in environment", &boot)?;
-    stage.wait_status("the environment is rebuilt", TRIAL, |status| status.rests_in("a"))?;
+    lose_both_copies(stage)?;
     stage.power_off();
     stage.power_on()?;
     let boot = stage.wait_ready("a", "1.0.0")?;
