@@ -17,9 +17,10 @@ use crate::trust::sequence::Permit;
 /// What a call may bring: paths and URLs, with room to spare. A call is kept until polkit has answered, which strangers can make last.
 const LONGEST_CALL_BYTES: u32 = 64 * 1024;
 
-/// Acts that may be under way at a time, and those of one caller: a person or a program has one or two.
-const MOST_CALLS: usize = 64;
+/// Acts of one caller that may be under way at a time: a person or a program has one or two.
 const MOST_OF_ONE_CALLER: usize = 8;
+/// And of all: more than a user can have with the 256 connections that the system bus gives one, so that no stranger keeps root out.
+const MOST_CALLS: usize = 4096;
 /// Who has called, by bus name.
 static CALLS: Places<String> = Places::new(MOST_CALLS, MOST_OF_ONE_CALLER);
 
