@@ -14,9 +14,9 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-/// Room for packed bytes: the largest chunk with what encryption adds, or a piece of a delta with its prefix. What is not used takes
-/// no memory.
-pub(super) const IN_BYTES: usize = 3 * 1024 * 1024;
+/// Room for packed bytes: the prefix of a piece of a delta (2 MiB), and behind it the largest chunk, or what a batch has, with room to spare.
+/// What is not used takes no memory.
+pub(super) const IN_BYTES: usize = 4 * 1024 * 1024;
 /// Room for plain bytes: the largest chunk, or as much as a batch has.
 pub(super) const OUT_BYTES: usize = 2 * 1024 * 1024;
 const ALL: NonZeroUsize = NonZeroUsize::MIN.saturating_add(IN_BYTES + OUT_BYTES - 1);
