@@ -14,6 +14,7 @@ pub mod failure;
 pub mod health;
 pub mod heap;
 pub mod install;
+pub mod layout;
 pub mod lifecycle;
 pub mod poll;
 pub mod poller;

@@ -162,7 +162,7 @@ pub fn refuse_stale(
 fn limit(failed: &FailedRelease) -> u32 {
     match Code::from_text(&failed.code) {
         Some(Code::RolledBack) => TRIES_AFTER_BOOT_COUNT,
-        Some(Code::HealthFailed | Code::HealthTimeout) => TRIES_AFTER_VERDICT,
+        Some(Code::HealthFailed | Code::HealthTimeout | Code::KernelSlotMismatch) => TRIES_AFTER_VERDICT,
         Some(code) if code.class() == otad_dbus::Class::Rejected => TRIES_AFTER_VERDICT,
         Some(_) | None => TRIES_AFTER_OTHERS,
     }

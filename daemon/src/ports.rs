@@ -28,6 +28,17 @@ pub enum DeviceId {
     },
 }
 
+/// A partition's place on its disk, in sectors of 512 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// The first one.
+    pub start: u64,
+    /// How many.
+    pub sectors: u64,
+    /// Another partition, by its kernel name, that has some of them, too.
+    pub overlaps: Option<String>,
+}
+
 /// Finds and opens slot devices.
 pub trait SlotDevices: Send + Sync {
     /// Tells who is behind a path, following links, without opening it.
@@ -35,6 +46,12 @@ pub trait SlotDevices: Send + Sync {
 
     /// The devices that this one is stacked on (device mapper, loop), itself included.
     fn identify_stack(&self, id: DeviceId) -> Vec<DeviceId>;
+
+    /// Where a device lies on its disk, if it is a partition.
+    fn partition(&self, id: DeviceId) -> Option<Partition> {
+        let _ = id;
+        None
+    }
 
     /// Opens a target exclusively for reading and writing; fails when anybody has it mounted or claimed.
     fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure>;
@@ -91,6 +108,18 @@ pub trait StateFs: Send + Sync {
     fn list(&self, prefix: &str) -> io::Result<Vec<String>>;
     /// Bytes that can still be written.
     fn free(&self) -> io::Result<u64>;
+}
+
+/// Replaces a file of the data directory, by way of another name: a power cut at any point leaves the old one or the new one.
+pub fn replace(fs: &dyn StateFs, (name, new): (&str, &str), bytes: &[u8]) -> Result<(), Failure> {
+    let at =
+        |act: &'static str| move |error: io::Error| crate::failure::from_state(act, Path::new(name), &error);
+    let mut file = fs.create(new).map_err(at("write"))?;
+    file.write_all(bytes).and_then(|()| file.flush()).map_err(at("write"))?;
+    drop(file);
+    fs.sync(new).map_err(at("flush"))?;
+    fs.rename(new, name).map_err(at("rename"))?;
+    fs.sync_directory().map_err(at("flush the directory of"))
 }
 
 /// Where URLs are read.
@@ -220,6 +249,15 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, time: Duration);
 }
 
+/// A kernel, by both its names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kernel {
+    /// As `uname -r` has it; empty when it cannot be told.
+    pub release: String,
+    /// In hexadecimal, where it has one and shows it.
+    pub build_id: Option<String>,
+}
+
 /// The machine otad runs on.
 pub trait Machine: Send + Sync {
     /// The kernel command line.
@@ -234,6 +272,8 @@ pub trait Machine: Send + Sync {
     fn reboot(&self) -> io::Result<()>;
     /// The image's own account of what it is (`/usr/lib/otad/image.toml`); `None` when it has none.
     fn image_info(&self) -> io::Result<Option<String>>;
+    /// The kernel that runs.
+    fn kernel(&self) -> Kernel;
     /// What this machine reads encrypted bundles with; `None` when it takes none.
     fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {
         Ok(None)

@@ -136,6 +136,8 @@ codes! {
     SlotBusy = "SLOT_BUSY", Failed;
     /// The target is missing, or is neither a block device nor a regular file.
     SlotInvalid = "SLOT_INVALID", Failed;
+    /// A slot's partition is not where it was, or shares sectors with another.
+    LayoutChanged = "LAYOUT_CHANGED", Failed;
     /// The target cannot be written.
     SlotReadonly = "SLOT_READONLY", Failed;
     /// The data directory or the slot has no room.
@@ -148,6 +150,8 @@ codes! {
     IoRead = "IO_READ", Failed;
     /// The target returned other bytes than were written, or runs the release from before.
     VerifyFailed = "VERIFY_FAILED", Failed;
+    /// The system on trial runs on another kernel than its image was built with.
+    KernelSlotMismatch = "KERNEL_SLOT_MISMATCH", Failed;
     /// The target disappeared.
     DeviceGone = "DEVICE_GONE", Failed;
     /// The data directory cannot be read or written.

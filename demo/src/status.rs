@@ -21,6 +21,17 @@ pub struct Status {
     pub job: Option<JobStatus>,
     /// How the last update ended.
     pub last_result: Option<Outcome>,
+    /// What keeps it from being updated.
+    pub problems: Vec<Problem>,
+}
+
+/// What keeps a device from being updated.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Problem {
+    /// The stable code.
+    pub code: String,
+    /// The reason as a sentence.
+    pub message: String,
 }
 
 /// One slot.

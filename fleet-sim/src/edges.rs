@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use otad::engine::{Audience, Notice, Status};
-use otad::ports::{DeviceId, Machine};
+use otad::ports::{DeviceId, Kernel, Machine};
 use tokio::sync::watch;
 
 /// The machine of a rig, with an id of its own.
@@ -36,6 +36,10 @@ impl Machine for NamedMachine {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         self.machine.image_info()
+    }
+
+    fn kernel(&self) -> Kernel {
+        self.machine.kernel()
     }
 
     fn default_environment(&self) -> io::Result<Vec<u8>> {

@@ -38,6 +38,6 @@ python otad_write_image_info () {
     with open(os.path.join(directory, "image.toml"), "w") as file:
         file.write(text)
 }
-otad_write_image_info[doc] = "Writes /usr/lib/otad/image.toml: version and sequence of the image"
-otad_write_image_info[vardeps] += "OTAD_VERSION OTAD_SEQUENCE"
+otad_write_image_info[doc] = "Writes /usr/lib/otad/image.toml: version, sequence and kernel of the image"
+otad_write_image_info[vardeps] += "OTAD_VERSION OTAD_SEQUENCE OTAD_KERNEL"
 ROOTFS_POSTPROCESS_COMMAND:append = " otad_write_image_info"

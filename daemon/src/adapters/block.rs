@@ -14,7 +14,7 @@ use nix::libc;
 use super::ioctl;
 use crate::aligned::{ALIGNMENT, Aligned};
 use crate::failure::{Act, Code, Failure, from_slot};
-use crate::ports::{DeviceId, SlotDevice, SlotDevices, SlotReader};
+use crate::ports::{DeviceId, Partition, SlotDevice, SlotDevices, SlotReader};
 
 /// Direct reads that do not fit their memory are made in windows of this size, so that chunks of any length and offset cost few
 /// system calls.
@@ -56,6 +56,11 @@ impl SlotDevices for SystemDevices {
         stack
     }
 
+    fn partition(&self, id: DeviceId) -> Option<Partition> {
+        let DeviceId::Block(number) = id else { return None };
+        partition(&sysfs(number).canonicalize().ok()?)
+    }
+
     fn open_target(&self, path: &Path) -> Result<Box<dyn SlotDevice>, Failure> {
         let place = path.display().to_string();
         let device = Device::open(path).map_err(|error| {
@@ -76,13 +81,43 @@ impl SlotDevices for SystemDevices {
     }
 }
 
+/// What the kernel tells of a block device.
+fn sysfs(number: u64) -> PathBuf {
+    format!("/sys/dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number)).into()
+}
+
+/// Linux shows so many sectors of an extended partition (block/partitions/msdos.c), and the second of them may be the first of the
+/// logical partition behind it: that is a container, and nothing lies in it.
+const EXTENDED_SECTORS: u64 = 2;
+
+/// The partition that a directory of sysfs is about; those of the same disk lie beside it.
+fn partition(here: &Path) -> Option<Partition> {
+    let (start, sectors) = extent(here)?;
+    let all = std::fs::read_dir(here.parent()?).ok()?.flatten().map(|entry| entry.path());
+    let other = all.filter(|other| other != here).find(|other| {
+        extent(other).is_some_and(|(first, count)| {
+            count > EXTENDED_SECTORS && first < start + sectors && start < first + count
+        })
+    });
+    let overlaps = other.and_then(|other| Some(other.file_name()?.to_string_lossy().into_owned()));
+    Some(Partition { start, sectors, overlaps })
+}
+
+/// First sector and number of sectors of a partition, by its directory in sysfs.
+fn extent(partition: &Path) -> Option<(u64, u64)> {
+    let number =
+        |name| std::fs::read_to_string(partition.join(name)).ok().and_then(|text| text.trim().parse().ok());
+    number("partition")?;
+    Some((number("start")?, number("size")?))
+}
+
 /// The devices directly below a block device: the slaves of a mapper device, the file behind a loop device.
 fn below(id: DeviceId) -> Vec<DeviceId> {
     let DeviceId::Block(number) = id else { return Vec::new() };
-    let sys = format!("/sys/dev/block/{}:{}", nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let slaves = std::fs::read_dir(format!("{sys}/slaves")).into_iter().flatten().flatten();
+    let sys = sysfs(number);
+    let slaves = std::fs::read_dir(sys.join("slaves")).into_iter().flatten().flatten();
     let mut found: Vec<_> = slaves.filter_map(|slave| device_number(&slave.path().join("dev"))).collect();
-    let backing = std::fs::read_to_string(format!("{sys}/loop/backing_file")).unwrap_or_default();
+    let backing = std::fs::read_to_string(sys.join("loop/backing_file")).unwrap_or_default();
     if !backing.is_empty() {
         found.extend(SystemDevices.identify(Path::new(backing.trim_end_matches('\n'))).ok());
     }
@@ -364,6 +399,36 @@ mod tests {
         }
         let mut beyond = [0; 10];
         assert!(device.read_at(content.len() as u64 - 9, &mut beyond).is_err());
+    }
+
+    /// S17: a damaged table can make partitions share sectors, which the tools that write tables refuse to do.
+    #[test]
+    fn a_partition_that_shares_sectors_with_another_is_told() {
+        let disk = tempfile::tempdir().unwrap();
+        let make = |name: &str, files: &[(&str, &str)]| {
+            let place = disk.path().join(name);
+            std::fs::create_dir(&place).unwrap();
+            for (file, text) in files {
+                std::fs::write(place.join(file), format!("{text}\n")).unwrap();
+            }
+            place
+        };
+        make("queue", &[]);
+        let first = make("sda1", &[("partition", "1"), ("start", "2048"), ("size", "1000")]);
+        let second = make("sda2", &[("partition", "2"), ("start", "3048"), ("size", "1000")]);
+        let alone = |start| Some(Partition { start, sectors: 1000, overlaps: None });
+        assert_eq!(
+            (partition(&first), partition(&second)),
+            (alone(2048), alone(3048)),
+            "neighbours share nothing"
+        );
+        make("sda4", &[("partition", "4"), ("start", "2047"), ("size", "2")]);
+        assert_eq!(partition(&first), alone(2048), "an extended partition is a container");
+        make("sda3", &[("partition", "3"), ("start", "3045"), ("size", "3")]);
+        let overlaps = Some("sda3".to_owned());
+        assert_eq!(partition(&first), Some(Partition { start: 2048, sectors: 1000, overlaps }));
+        assert_eq!(partition(&second), alone(3048));
+        assert_eq!(partition(disk.path()), None, "a whole disk is no partition");
     }
 
     #[test]

@@ -20,11 +20,11 @@ use otad_bundle::DeviceKey;
 
 use crate::config::{Config, Decrypt};
 use crate::failure::Failure;
-use crate::ports::{DeviceId, Machine, SlotDevices as _};
+use crate::ports::{DeviceId, Kernel, Machine, SlotDevices as _};
 
 use super::block::SystemDevices;
 use super::device_key;
-use super::machine::{read_named, read_optional};
+use super::machine::{kernel, read_named, read_optional};
 
 /// The machine made of files.
 #[derive(Debug)]
@@ -79,6 +79,10 @@ impl Machine for ModelMachine {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         read_optional(&self.image_info)
+    }
+
+    fn kernel(&self) -> Kernel {
+        kernel()
     }
 
     fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {

@@ -165,6 +165,7 @@ fn says_something_of_the_release(code: Code) -> bool {
             | Code::Cancelled
             | Code::EnvLocked
             | Code::Interrupted
+            | Code::LayoutChanged
             | Code::NetFailed
             | Code::NetLength
             | Code::NetRange

@@ -138,6 +138,7 @@ impl Engine {
         if let State::PostUpgrade(attempt, Stage::Trial) = &self.state {
             self.ports.trail.follow();
             self.is_not_what_was_replaced(attempt)?;
+            self.runs_on_its_kernel(attempt)?;
             log::info!("slot {} is on trial; watching its health", attempt.target);
         }
         let on_trial = matches!(self.state, State::PostUpgrade(_, Stage::Trial));
@@ -181,6 +182,29 @@ impl Engine {
         let what = format!("slot {} runs version {old} again, although {new} was installed", attempt.target);
         let why = format!("{what} and read back: its storage lost the update");
         Err(Failure::new(Code::VerifyFailed, format!("{why}; the device may be failing")))
+    }
+
+    /// Whether the system on trial runs on the kernel that its image was built with (X4), and not on the other slot's, which a boot
+    /// loader that looks in the wrong place would load for ever. Only an image whose `image.toml` names its kernel can tell.
+    fn runs_on_its_kernel(&self, attempt: &Attempt) -> Result<(), Failure> {
+        let wanted =
+            super::start::image_info(&*self.ports.machine).map(|says| says.kernel).unwrap_or_default();
+        let kernel = self.ports.machine.kernel();
+        let names: Vec<&str> = std::iter::once(&*kernel.release).chain(kernel.build_id.as_deref()).collect();
+        if wanted.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(&wanted)) {
+            return Ok(());
+        }
+        let is_build_id = wanted.len() >= 32 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_build_id && kernel.build_id.is_none() {
+            log::warn!(
+                "the running kernel tells no build id, so it is not compared with the image's {wanted}"
+            );
+            return Ok(());
+        }
+        let (slot, names) = (&attempt.target, names.join(", "));
+        let what = format!("slot {slot} runs on the kernel {names}, its image was built with {wanted}");
+        let next = "check from where the boot script loads the kernel, and kernel in the image's image.toml";
+        Err(Failure::new(Code::KernelSlotMismatch, format!("{what}; {next}")))
     }
 
     pub(super) fn reboot(&mut self) -> Result<(), Failure> {

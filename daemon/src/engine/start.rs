@@ -6,6 +6,7 @@ use super::{Audience, Engine, Ports, Slots, Tasks};
 use crate::config::Config;
 use crate::failure::{Code, Failure};
 use crate::install::prepare::Current;
+use crate::layout;
 use crate::lifecycle::event::{Attempt, Conclusion, Effect, Reason, Stage, State};
 use crate::lifecycle::record::{self, Factory, Record};
 use crate::lifecycle::recover::{BootFacts, recover};
@@ -66,6 +67,7 @@ impl Engine {
             synced: None,
         };
         engine.note_factory();
+        engine.note_layout();
         engine.introduce();
         engine.recover();
         engine.adopt_roots();
@@ -80,6 +82,20 @@ impl Engine {
         if !version.is_empty() {
             let factory = Factory { version: version.clone(), sequence: *sequence };
             self.record.factory.insert(slots.booted.name.clone(), factory);
+        }
+    }
+
+    /// Remembers where the slots lie. One that moved is not written, which is a problem where it is the target.
+    fn note_layout(&mut self) {
+        let moved = match layout::survey(&self.config, &*self.ports.devices, &*self.ports.fs) {
+            Ok(moved) => moved,
+            Err(failure) => return log::error!("{}: {failure}", failure.code),
+        };
+        for (slot, failure) in moved {
+            log::error!("{}: {failure}", failure.code);
+            if self.slots.as_ref().is_ok_and(|slots| slots.other.name == slot) {
+                self.problems.push(failure);
+            }
         }
     }
 
@@ -190,6 +206,9 @@ pub(super) struct ImageInfo {
     pub(super) version: String,
     #[serde(default)]
     pub(super) sequence: u64,
+    /// The kernel that belongs to the image, by its release or its build id; empty when it does not say.
+    #[serde(default)]
+    pub(super) kernel: String,
 }
 
 fn or_unknown(text: &str) -> &str {

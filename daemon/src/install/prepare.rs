@@ -17,6 +17,7 @@ use super::sources::{ChunkSource, Price, Sources};
 use super::{Held, Target, kept};
 use crate::config::{Config, Slot};
 use crate::failure::{self, Code, Failure, from_bundle};
+use crate::layout::Layout;
 use crate::lifecycle::event::Release;
 use crate::ports::{Decoders, Fetch, Machine, SlotDevices, StateFs, Stop};
 use crate::slots;
@@ -133,7 +134,9 @@ pub fn prepare(
     check_update(context, bundle.manifest())?;
     release.lowers_floor = permit.admit(check_sequence(context, &bundle)?)? == Way::Back;
     unlock(context, &mut bundle, &mut release)?;
-    let mut targets = claim(context, &release)?;
+    let mut layout = Layout::load(context.fs)?;
+    let mut targets = claim(context, &release, Some(&mut layout))?;
+    layout.save(context.fs)?;
     check_space(context, &release)?;
     let mut source = BundleSource::new(bundle);
     let mut delta = match &link {
@@ -210,7 +213,8 @@ fn open_delta(
 
 /// Verifies that a slot still holds the release that the record says, for going back to it.
 pub fn verify_slot(context: &Context<'_>, release: Release) -> Result<Prepared, Failure> {
-    let mut targets = claim(context, &release)?;
+    // Nothing is written, and every byte is compared: wherever it lies now, it is that.
+    let mut targets = claim(context, &release, None)?;
     context.progress.version(&release.version);
     context.progress.begin(Phase::Scanning, total(&release));
     for target in &mut targets {
@@ -300,12 +304,16 @@ fn check_sequence<I: Input>(context: &Context<'_>, bundle: &Bundle<I>) -> Result
     sequence::judge((update.0, &update.1), manifest.recovery, recoverer, context.current)
 }
 
-/// Opens every device of the target exclusively and checks that the images fit.
-fn claim(context: &Context<'_>, release: &Release) -> Result<Vec<Target>, Failure> {
-    release.images.iter().map(|image| claim_one(context, image)).collect()
+/// Opens every device of the target exclusively and checks that the images fit, and before writing that it lies where it should.
+fn claim(
+    context: &Context<'_>,
+    release: &Release,
+    mut layout: Option<&mut Layout>,
+) -> Result<Vec<Target>, Failure> {
+    release.images.iter().map(|image| claim_one(context, image, layout.as_deref_mut())).collect()
 }
 
-fn claim_one(context: &Context<'_>, image: &Image) -> Result<Target, Failure> {
+fn claim_one(context: &Context<'_>, image: &Image, layout: Option<&mut Layout>) -> Result<Target, Failure> {
     let slot = context.target;
     let Some(path) = slot.images.get(&image.role) else {
         let known = slot.images.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -325,6 +333,10 @@ fn claim_one(context: &Context<'_>, image: &Image) -> Result<Target, Failure> {
     if device.id() != id {
         let what = format!("{place} changed to another device while it was being opened");
         return Err(Failure::new(Code::SlotInvalid, format!("{what}; try again")));
+    }
+    // While it is claimed the kernel neither moves the partition nor takes it away.
+    if let Some(layout) = layout {
+        layout.meet(slot, &image.role, path, context.devices.partition(id))?;
     }
     let (need, have) = (image.size, device.size());
     if need > have {

@@ -15,8 +15,8 @@ use super::storage::{Content, Inode, Pending};
 use crate::engine::{Audience, Message, Notice, Ports, Status, Task, Tasks};
 use crate::failure::{Code, Failure};
 use crate::ports::{
-    Answer, Clock, DeviceId, Fetch, HealthChecks, Here, Machine, Question, Receipt, SlotDevice, SlotDevices,
-    SlotReader, StateFs, Stop, Trail,
+    Answer, Clock, DeviceId, Fetch, HealthChecks, Here, Kernel, Machine, Question, Receipt, SlotDevice,
+    SlotDevices, SlotReader, StateFs, Stop, Trail,
 };
 
 /// The medium with the boot environment.
@@ -317,6 +317,10 @@ impl Machine for Edge {
 
     fn image_info(&self) -> io::Result<Option<String>> {
         Ok(Some(self.0.look("read image.toml")?.0.image_info.clone()))
+    }
+
+    fn kernel(&self) -> Kernel {
+        Kernel::default()
     }
 
     fn device_key(&self) -> Result<Option<Box<dyn DeviceKey>>, Failure> {

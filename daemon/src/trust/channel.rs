@@ -8,9 +8,10 @@ use std::path::Path;
 
 use otad_bundle::{Channel, Role, Root, SignedChannel};
 
-use super::{Keeper, Known, built_at, freshness, replace};
+use super::{Keeper, Known, built_at, freshness};
 use crate::failure::{self, Failure, from_bundle};
 use crate::ports::StateFs;
+use crate::ports::replace;
 
 const FILE: &str = "channel";
 const NEW: &str = "channel.new";

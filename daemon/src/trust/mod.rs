@@ -20,7 +20,7 @@ use otad_bundle::{CHAIN_LIMIT_BYTES, Chain, Channel, Root, SignedRoot};
 pub use time::built_at;
 
 use crate::failure::{self, Code, Failure, from_bundle};
-use crate::ports::StateFs;
+use crate::ports::{StateFs, replace};
 
 const FILE: &str = "roots";
 const NEW: &str = "roots.new";
@@ -188,18 +188,6 @@ fn newest_run(mut roots: Vec<SignedRoot>) -> Vec<SignedRoot> {
 fn save(fs: &dyn StateFs, roots: &[SignedRoot]) -> Result<(), Failure> {
     let text: String = roots.iter().map(SignedRoot::to_text).collect();
     replace(fs, (FILE, NEW), text.as_bytes())
-}
-
-/// Replaces a file: a power cut at any point leaves the old one or the new one.
-fn replace(fs: &dyn StateFs, (name, new): (&str, &str), bytes: &[u8]) -> Result<(), Failure> {
-    let at =
-        |act: &'static str| move |error: std::io::Error| failure::from_state(act, Path::new(name), &error);
-    let mut file = fs.create(new).map_err(at("write"))?;
-    file.write_all(bytes).and_then(|()| file.flush()).map_err(at("write"))?;
-    drop(file);
-    fs.sync(new).map_err(at("flush"))?;
-    fs.rename(new, name).map_err(at("rename"))?;
-    fs.sync_directory().map_err(at("flush the directory of"))
 }
 
 #[cfg(test)]

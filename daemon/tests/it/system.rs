@@ -5,7 +5,7 @@ mod booted;
 #[path = "system/callers.rs"]
 mod callers;
 #[path = "system/device.rs"]
-mod device;
+pub(crate) mod device;
 #[path = "system/polkit.rs"]
 mod polkit;
 

@@ -39,8 +39,12 @@ impl Class {
         match code {
             "OFFER_TIMEOUT" | "DOWNLOAD_TIMEOUT" => Class::Network,
             "INSTALL_TIMEOUT" | "NO_SPACE" | "STATE_IO" | "DEVICE_GONE" | "VERIFY_FAILED"
-            | "IMAGE_TOO_LARGE" => Class::Write,
-            "SILENT" | "ROLLED_BACK" | "BOOTLOADER_IGNORED_SWITCH" | "PRE_RUN_FAILED" => Class::Boot,
+            | "IMAGE_TOO_LARGE" | "LAYOUT_CHANGED" => Class::Write,
+            "SILENT"
+            | "ROLLED_BACK"
+            | "BOOTLOADER_IGNORED_SWITCH"
+            | "KERNEL_SLOT_MISMATCH"
+            | "PRE_RUN_FAILED" => Class::Boot,
             "HEALTH_FAILED" | "HEALTH_TIMEOUT" => Class::Health,
             "CANCELLED" | "SUPERSEDED" | "BUSY" | "WRONG_STATE" | "RELEASE_FAILED_BEFORE" => Class::Operator,
             "SOURCE_CHANGED" | "BUNDLE_READ" | "INTERRUPTED" => Class::Network,
@@ -105,7 +109,9 @@ mod tests {
             ("HASH_MISMATCH", Class::Verification),
             ("IO_SYNC", Class::Write),
             ("SLOT_BUSY", Class::Write),
+            ("LAYOUT_CHANGED", Class::Write),
             ("ENV_LOST", Class::Boot),
+            ("KERNEL_SLOT_MISMATCH", Class::Boot),
             ("ROLLED_BACK", Class::Boot),
             ("SILENT", Class::Boot),
             ("HEALTH_FAILED", Class::Health),

@@ -37,6 +37,7 @@ pub use environment::{
 pub use error::Error;
 pub use guide::Followed;
 pub use slot::{Edit, Slot};
+pub(crate) use slot::{IMAGE_INFO, image_info};
 
 /// The hardware that bundles of the board name.
 pub const COMPATIBLE: &str = "otad-board";

@@ -14,7 +14,7 @@ use super::step::{self, Links};
 const DEFAULT_IMAGE_BYTES: u64 = 192 * 1024 * 1024;
 
 /// Where an image says which release it is.
-const IMAGE_INFO: &str = "usr/lib/otad/image.toml";
+pub(crate) const IMAGE_INFO: &str = "usr/lib/otad/image.toml";
 
 /// A release of the board's system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(crate) fn cache(base: &Path) -> Result<Cache, Error> {
 
 /// Returns the path of a release's ext4 image; the same release of the same base gives the same file.
 pub(crate) fn image(base: &Path, slot: &Slot) -> Result<PathBuf, Error> {
-    let about = format!("version = \"{}\"\nsequence = {}\n", slot.version, slot.sequence);
+    let about = image_info(&slot.version, slot.sequence, &kernel_release(&base.join("root"))?);
     let inputs = Inputs::of(include_str!("slot.rs"))
         .text(&about)
         .text(format!("{:?} {}", slot.edits, slot.image_bytes));
@@ -132,6 +132,26 @@ pub(crate) fn image(base: &Path, slot: &Slot) -> Result<PathBuf, Error> {
         fs::remove_dir_all(&tree).map_err(Error::io("remove", &tree))
     })?;
     Ok(part.join("rootfs.ext4"))
+}
+
+/// What an image says of itself.
+pub(crate) fn image_info(version: &str, sequence: u64, kernel: &str) -> String {
+    format!("version = \"{version}\"\nsequence = {sequence}\nkernel = \"{kernel}\"\n")
+}
+
+/// The release of the one kernel that a tree has modules for.
+fn kernel_release(root: &Path) -> Result<String, Error> {
+    let place = root.join("lib/modules");
+    let entries = fs::read_dir(&place).map_err(Error::io("read", &place))?;
+    let names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    match &names[..] {
+        [name] => Ok(name.clone()),
+        _ => Err(Error::Unexpected(format!(
+            "{}: modules of one kernel expected, found {names:?}",
+            place.display()
+        ))),
+    }
 }
 
 /// Makes an ext4 image from a tree, without mounting it.

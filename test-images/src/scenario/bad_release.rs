@@ -3,7 +3,7 @@
 use bootenv::scheme::SchemeKind;
 
 use super::failure::Failure;
-use super::releases::{Release, SENSOR};
+use super::releases::{OTHER_KERNEL, Release, SENSOR};
 use super::stage::{BOOT, Stage, TRIAL};
 use super::{Group, Scenario};
 use crate::emulator::Boot;
@@ -90,6 +90,16 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         tell: |stage| {
             let end = End { route: "a", code: "BOOTLOADER_IGNORED_SWITCH", says: "" };
             goes_back(stage, Release::BadKernel, &end).map(drop)
+        },
+    },
+    Scenario {
+        name: "other-kernel",
+        scheme: SchemeKind::Bootcount,
+        group: Group::All,
+        story: "the kernel that runs is not the one that belongs to the new system (X4)",
+        tell: |stage| {
+            let end = End { route: "ba", code: "KERNEL_SLOT_MISMATCH", says: OTHER_KERNEL };
+            goes_back(stage, Release::OtherKernel, &end).map(drop)
         },
     },
     Scenario {

@@ -1,4 +1,4 @@
-//! The mains and the cable: power and network that come and go.
+//! What goes away in the middle: the power, the network, otad itself.
 
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ use crate::emulator::machine::NETWORK;
 
 /// Longer than a connection survives without a word, shorter than a person waits.
 const UNPLUGGED: Duration = Duration::from_secs(45);
+/// Longer than the board's hardware watchdog waits, and shorter than systemd waits for a sign of otad's life (`WatchdogSec=`, of which
+/// half may have gone by).
+const STOPPED: Duration = Duration::from_secs(25);
+/// Until systemd has missed that sign, ended otad and started it again.
+const MISSED: Duration = Duration::from_secs(180);
 /// Power cycles of a quiet system.
 const CYCLES: u64 = 30;
 
@@ -41,6 +46,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         group: Group::All,
         story: "the network goes for a while in the middle of an install, and comes back",
         tell: cable_pulled,
+    },
+    Scenario {
+        name: "updater-stopped",
+        scheme: SchemeKind::Bootcount,
+        group: Group::All,
+        story: "otad stands still in the middle of an install: the board is not reset, and systemd starts otad again",
+        tell: updater_stopped,
     },
 ];
 
@@ -120,6 +132,36 @@ fn cable_pulled(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.went("b")?;
     stage.environment_agrees()?;
     stage.untouched("b", &new)
+}
+
+/// H5: the hardware watchdog is fed by systemd: an otad that stands still costs its own job and no reset.
+fn updater_stopped(stage: &mut Stage<'_>) -> Result<(), Failure> {
+    let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
+    stage.factory(&old, None)?;
+    stage.power_on()?;
+    stage.wait_ready("a", "1.0.0")?;
+    let (mut install, writing) = install_half(stage, &new)?;
+    writing?;
+    let main = stage.guest()?.run("systemctl show --property MainPID --value otad")?;
+    let main = main.trim().to_owned();
+    stage.guest()?.run(&format!("kill -STOP {main}"))?;
+    stage.step("otad is stopped");
+    std::thread::sleep(STOPPED);
+    let state = stage.guest()?.run(&format!("grep State: /proc/{main}/status"))?;
+    Failure::unless(state.contains("stopped"), "the same otad, stopped, on a system that answers", &state)?;
+    stage.went("")?;
+    stage.note(format!("no reset in {} s without otad, by a watchdog of 15 s", STOPPED.as_secs()));
+    let interrupted = |status: &Status| {
+        status.rests_in("a") && status.last_result.as_ref().is_some_and(|last| last.code == "INTERRUPTED")
+    };
+    stage.wait_status("systemd starts otad again, which says INTERRUPTED", MISSED, interrupted)?;
+    let _ = install.wait();
+    let restarts = stage.guest()?.run("systemctl show --property NRestarts --value otad")?;
+    Failure::unless(restarts.trim() == "1", "one restart of otad", &restarts)?;
+    stage.went("")?;
+    stage.install(&new, "b")?;
+    stage.environment_agrees()?;
+    stage.untouched("a", &old)
 }
 
 /// Begins an install, and says whether it came to be in the middle of writing.

@@ -1,6 +1,6 @@
 //! The releases that scenarios install: good ones, and one for each way in which a release can be bad.
 
-use crate::build::{Edit, Slot};
+use crate::build::{Edit, IMAGE_INFO, Slot, image_info};
 
 /// A release by what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub enum Release {
     Good,
     /// Its kernel is no kernel.
     BadKernel,
+    /// It says that another kernel than the board's belongs to it.
+    OtherKernel,
     /// Its C library is no library: no program starts.
     BadRootFileSystem,
     /// Its kernel panics while userland starts.
@@ -36,12 +38,20 @@ pub enum Release {
 /// What a failing check of the board says.
 pub(crate) const SENSOR: &str = "sensor 3 reads 97 degrees";
 
+/// A kernel that nothing here runs on.
+pub(crate) const OTHER_KERNEL: &str = "2.6.39-other";
+
 impl Release {
     /// The release with a version and its place in the order of releases.
     pub fn slot(self, version: &str, sequence: u64) -> Slot {
         let edits = match self {
             Release::Good => Vec::new(),
             Release::BadKernel => vec![Edit::write("boot/Image", 0o644, "not a kernel\n".repeat(1000))],
+            Release::OtherKernel => vec![Edit::Write {
+                path: IMAGE_INFO.to_owned(),
+                mode: 0o644,
+                contents: image_info(version, sequence, OTHER_KERNEL).into_bytes(),
+            }],
             Release::BadRootFileSystem => {
                 vec![Edit::write("usr/lib/aarch64-linux-gnu/libc.so.6", 0o755, "not a library\n")]
             }

@@ -78,9 +78,20 @@ def sequence(d):
     return int(value)
 
 
+def kernel(d):
+    """The kernel that belongs to the image, or nothing: as OTAD_KERNEL has it."""
+    value = d.getVar("OTAD_KERNEL") or ""
+    if value != "modules":
+        return value
+    place = os.path.join(d.getVar("IMAGE_ROOTFS"), d.getVar("nonarch_base_libdir").lstrip("/"), "modules")
+    releases = os.listdir(place) if os.path.isdir(place) else []
+    return releases[0] if len(releases) == 1 else ""
+
+
 def image_info(d):
-    """/usr/lib/otad/image.toml: what a slot that otad did not write says of itself."""
-    return f'version = "{version(d)}"\nsequence = {sequence(d)}\n'
+    """/usr/lib/otad/image.toml: what a slot says of itself, and on which kernel it has to find itself."""
+    about = f'version = "{version(d)}"\nsequence = {sequence(d)}\n'
+    return about + (f'kernel = "{kernel(d)}"\n' if kernel(d) else "")
 
 
 def create_command(d, directory, keys, out):

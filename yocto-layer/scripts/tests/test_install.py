@@ -77,6 +77,28 @@ class Installed(unittest.TestCase):
         self.assertEqual(said, 'version = "2.1.0"\nsequence = 42\n')
         self.assertEqual(d.getVar("IMAGE_ROOTFS_MAXSIZE"), str(512 * 1024))
 
+    def test_the_image_says_its_kernel(self):
+        local = 'DISTRO_FEATURES:append = " otad"\nOTAD_VERSION = "2.1.0"\nOTAD_SEQUENCE = "42"\n'
+        with_modules = lambda local: layers.Layers(self.top / "build", local).of("otad-image-minimal")  # noqa: E731
+        d = with_modules(local)
+        root = pathlib.Path(d.getVar("IMAGE_ROOTFS"))
+        modules = root / d.getVar("nonarch_base_libdir").lstrip("/") / "modules"
+        info = root / "usr/lib/otad/image.toml"
+        (modules / "6.12.1-yocto-standard").mkdir(parents=True)
+        layers.run(d, "otad_write_image_info")
+        self.assertTrue(info.read_text().endswith('sequence = 42\nkernel = "6.12.1-yocto-standard"\n'))
+        d = with_modules(local + 'OTAD_KERNEL = "0123456789abcdef0123456789abcdef01234567"\n')
+        layers.run(d, "otad_write_image_info")
+        self.assertIn('kernel = "0123456789abcdef0123456789abcdef01234567"', info.read_text())
+        d = with_modules(local + 'OTAD_KERNEL = ""\n')
+        layers.run(d, "otad_write_image_info")
+        self.assertNotIn("kernel", info.read_text())
+        # Modules of two kernels do not say which one runs.
+        (modules / "6.12.2-yocto-standard").mkdir()
+        d = with_modules(local)
+        layers.run(d, "otad_write_image_info")
+        self.assertNotIn("kernel", info.read_text())
+
 
 if __name__ == "__main__":
     unittest.main()

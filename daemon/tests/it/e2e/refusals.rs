@@ -1,11 +1,13 @@
 //! What is refused, each with its own code, and what that leaves behind: nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use otad_bundle::SigningKey;
 
 use super::shelf::{Rig, said, shelf};
+use crate::system::device::Loop;
 
 /// A device with version 2 committed in slot b and version 1 confirmed in slot a: what is refused beforehand must leave
 /// slot a as bootable as it is.
@@ -39,7 +41,7 @@ fn variables(rig: &Rig) -> Vec<(Vec<u8>, Vec<u8>)> {
     environment.iter().map(|(name, value)| (name.to_vec(), value.unwrap_or_default().to_vec())).collect()
 }
 
-fn changed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> std::path::PathBuf {
+fn changed(name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
     let mut bytes = fs::read(shelf().bundle(3)).unwrap();
     change(&mut bytes);
     let path = shelf().path(name);
@@ -157,6 +159,98 @@ fn the_running_slot_is_never_the_target() {
     assert!(rig.device.slot_bytes("a", 1 << 20).unwrap() == before);
 }
 
+/// A partition of a loop device, behind the name of slot b.
+struct Partitioned {
+    disk: Loop,
+    medium: PathBuf,
+}
+
+impl Partitioned {
+    const SECTORS: u64 = (super::shelf::IMAGE_BYTES + (1 << 20)) / 512;
+
+    fn new(rig: &Rig) -> Partitioned {
+        let medium = rig.dir.path().join("disk.img");
+        Partitioned { disk: Loop::new(&medium, 64 << 20), medium }
+    }
+
+    /// What the kernel takes for partition 2 from now on, as after another partition table.
+    fn lies_at(&self, start: u64, sectors: u64) {
+        let device = &self.disk.0;
+        let _ = Command::new("delpart").args([device, "2"]).stderr(std::process::Stdio::null()).status();
+        let numbers = [&start.to_string(), &sectors.to_string()];
+        let added = Command::new("addpart").args([device, "2"]).args(numbers).status();
+        assert!(added.unwrap().success(), "addpart {device} 2 {start} {sectors}");
+    }
+}
+
+impl Drop for Partitioned {
+    fn drop(&mut self) {
+        let _ = Command::new("delpart").args([&self.disk.0, "2"]).status();
+    }
+}
+
+/// S17: a partition that is not where it was is not written, until somebody says that it was meant.
+#[test]
+fn a_slot_that_moved_on_its_disk_is_not_written() {
+    let mut rig = Rig::start(|device| device);
+    let disk = Partitioned::new(&rig);
+    let again = |rig: &mut Rig| {
+        rig.device.power_off();
+        rig.device.power_on().unwrap();
+        rig.wait("otad", |status| status.booted_slot == "a").problems
+    };
+    disk.lies_at(2048, Partitioned::SECTORS);
+    let name = rig.device.machine().slot("b").unwrap().device().to_owned();
+    fs::remove_file(&name).unwrap();
+    std::os::unix::fs::symlink(format!("{}p2", disk.disk.0), &name).unwrap();
+    assert_eq!(again(&mut rig), Vec::new(), "what is seen for the first time is right");
+    let learnt = rig.device.dir().join("data/layout");
+    let line = format!("2048 {} {}\n", Partitioned::SECTORS, name.display());
+    assert_eq!(fs::read_to_string(&learnt).unwrap(), line);
+
+    for (start, sectors) in [(4096, Partitioned::SECTORS), (2048, Partitioned::SECTORS + 8)] {
+        disk.lies_at(start, sectors);
+        let problems = again(&mut rig);
+        assert!(matches!(&problems[..], [problem] if problem.code == "LAYOUT_CHANGED"), "{problems:?}");
+        let before = fs::read(&disk.medium).unwrap();
+        let output = rig.install(2);
+        let text = said(&output);
+        assert!(
+            text.contains("LAYOUT_CHANGED") && text.contains("2048") && text.contains(&sectors.to_string()),
+            "{text}"
+        );
+        assert!(fs::read(&disk.medium).unwrap() == before, "a byte of the disk changed");
+    }
+
+    // While otad runs, too, and when it is no partition any more.
+    disk.lies_at(2048, Partitioned::SECTORS);
+    assert_eq!(again(&mut rig), Vec::new());
+    disk.lies_at(8192, Partitioned::SECTORS);
+    assert!(said(&rig.install(2)).contains("LAYOUT_CHANGED"));
+    let partition = fs::read_link(&name).unwrap();
+    let leads_to = |device: &Path| {
+        fs::remove_file(&name).unwrap();
+        std::os::unix::fs::symlink(device, &name).unwrap();
+    };
+    leads_to(disk.disk.0.as_ref());
+    let text = said(&rig.install(2));
+    assert!(text.contains("LAYOUT_CHANGED") && text.contains("no partition"), "{text}");
+    leads_to(&partition);
+
+    // A file that is damaged is learnt anew, and so is one that somebody removed who changed the table and knows it.
+    fs::write(&learnt, format!("8192 many {}\n", name.display())).unwrap();
+    assert_eq!(again(&mut rig), Vec::new());
+    assert_eq!(fs::read_to_string(&learnt).unwrap(), line.replace("2048", "8192"));
+    fs::remove_file(&learnt).unwrap();
+    let output = rig.install(2);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(
+        fs::read_to_string(&learnt).unwrap(),
+        line.replace("2048", "8192"),
+        "learnt before it was written"
+    );
+}
+
 /// X1: command line and root device do not agree.
 #[test]
 fn without_agreement_on_the_running_slot_nothing_is_written() {
@@ -242,12 +336,11 @@ fn other_descriptors_are_refused() {
     }
 }
 
-struct Mounted(std::path::PathBuf);
+struct Mounted(PathBuf);
 
 impl Mounted {
     fn new(device: &Path, point: &Path) -> Mounted {
-        let status =
-            std::process::Command::new("mount").args(["-o", "ro"]).arg(device).arg(point).status().unwrap();
+        let status = Command::new("mount").args(["-o", "ro"]).arg(device).arg(point).status().unwrap();
         assert!(status.success());
         Mounted(point.to_owned())
     }
@@ -255,6 +348,6 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
+        let _ = Command::new("umount").arg(&self.0).status();
     }
 }

@@ -33,10 +33,14 @@ impl Shelf {
         let root = Root::with_release_keys(&[key.public_key()]);
         fs::write(dir.path().join("root.toml"), root.to_toml()).unwrap();
         let shelf = Shelf { dir, key };
-        // Version 3's own self-test fails; version 4 panics before any userland.
-        for (number, selftest) in
-            [(1, "exit 0"), (2, "exit 0"), (3, "echo no calibration table >&2; exit 1"), (4, "exit 0")]
-        {
+        // Version 3's own self-test fails; version 4 panics before any userland; version 5 was built with another kernel.
+        for (number, selftest) in [
+            (1, "exit 0"),
+            (2, "exit 0"),
+            (3, "echo no calibration table >&2; exit 1"),
+            (4, "exit 0"),
+            (5, "exit 0"),
+        ] {
             shelf.make_image(number, selftest);
             shelf.make_bundle(number, "demo-board", number, &shelf.bundle(number), &shelf.key);
         }
@@ -48,7 +52,13 @@ impl Shelf {
         fs::create_dir_all(tree.join("etc")).unwrap();
         fs::create_dir_all(tree.join("usr/lib/otad")).unwrap();
         fs::write(tree.join("selftest"), format!("{selftest}\n")).unwrap();
-        let info = format!("version = \"{number}.0.0\"\nsequence = {number}\n");
+        let mut info = format!("version = \"{number}.0.0\"\nsequence = {number}\n");
+        let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        match number {
+            2 => info.push_str(&format!("kernel = \"{}\"\n", running.trim())),
+            5 => info.push_str("kernel = \"2.6.39-other\"\n"),
+            _ => {}
+        }
         fs::write(tree.join("usr/lib/otad/image.toml"), info).unwrap();
         if number == 4 {
             fs::write(tree.join("etc/panic"), "").unwrap();

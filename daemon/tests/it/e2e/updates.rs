@@ -165,6 +165,24 @@ fn a_version_that_is_not_healthy_is_rolled_back_with_its_reason() {
     rig.wait("the failure to be acknowledged", |status| status.state == "idle");
 }
 
+/// X4: a boot loader that takes the kernel of another slot is found out on trial, where the image names its own. (Version 2 does, and
+/// is committed by every other test.)
+#[test]
+fn a_version_on_the_kernel_of_another_slot_is_rolled_back() {
+    let rig = Rig::start(|device| device);
+    rig.update(5);
+    let status = rig.wait("the rollback", |status| status.state == "failed");
+    let last = status.last_result.unwrap();
+    let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert_eq!((last.outcome.as_str(), last.code.as_str()), ("rolled-back", "KERNEL_SLOT_MISMATCH"));
+    assert!(
+        last.message.contains(running.trim()) && last.message.contains("2.6.39-other"),
+        "both are named: {}",
+        last.message
+    );
+    assert_eq!((status.version.as_str(), status.booted_slot.as_str()), ("1.0.0", "a"));
+}
+
 /// P8, H4, H7: a version whose otad never starts goes back by the boot counter, in both schemes.
 #[test]
 fn a_version_that_does_not_come_up_is_given_up_by_the_boot_loader() {
