@@ -79,10 +79,7 @@ fn flicker(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
 fn cut_while_writing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
-    stage.factory(&old, None)?;
-    stage.power_on()?;
-    stage.wait_ready("a", "1.0.0")?;
-    let (mut install, writing) = install_half(stage, &new)?;
+    let (mut install, writing) = install_half(stage, &old, &new)?;
     stage.power_off();
     // It ends because its connection is gone; what it says does not matter.
     let _ = install.wait();
@@ -91,9 +88,6 @@ fn cut_while_writing(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Failure::unless(!stage.slot_holds("b", &new)?, "a half-written slot b", "a whole one")?;
     stage.power_on()?;
     stage.wait_ready("a", "1.0.0")?;
-    let interrupted = |status: &Status| {
-        status.rests_in("a") && status.last_result.as_ref().is_some_and(|last| last.code == "INTERRUPTED")
-    };
     stage.wait_status("INTERRUPTED", BOOT, interrupted)?;
     stage.note("INTERRUPTED, slot a runs");
     stage.power_off();
@@ -112,10 +106,7 @@ fn cut_while_writing(stage: &mut Stage<'_>) -> Result<(), Failure> {
 
 fn cable_pulled(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
-    stage.factory(&old, None)?;
-    stage.power_on()?;
-    stage.wait_ready("a", "1.0.0")?;
-    let (mut install, writing) = install_half(stage, &new)?;
+    let (mut install, writing) = install_half(stage, &old, &new)?;
     writing?;
     stage.power()?.qmp.set_link(NETWORK, false)?;
     stage.step("the cable is pulled");
@@ -137,10 +128,7 @@ fn cable_pulled(stage: &mut Stage<'_>) -> Result<(), Failure> {
 /// H5: the hardware watchdog is fed by systemd: an otad that stands still costs its own job and no reset.
 fn updater_stopped(stage: &mut Stage<'_>) -> Result<(), Failure> {
     let (old, new) = (Release::Good.slot("1.0.0", 1), Release::Good.slot("2.0.0", 2));
-    stage.factory(&old, None)?;
-    stage.power_on()?;
-    stage.wait_ready("a", "1.0.0")?;
-    let (mut install, writing) = install_half(stage, &new)?;
+    let (mut install, writing) = install_half(stage, &old, &new)?;
     writing?;
     let main = stage.guest()?.run("systemctl show --property MainPID --value otad")?;
     let main = main.trim().to_owned();
@@ -151,9 +139,6 @@ fn updater_stopped(stage: &mut Stage<'_>) -> Result<(), Failure> {
     Failure::unless(state.contains("stopped"), "the same otad, stopped, on a system that answers", &state)?;
     stage.went("")?;
     stage.note(format!("no reset in {} s without otad, by a watchdog of 15 s", STOPPED.as_secs()));
-    let interrupted = |status: &Status| {
-        status.rests_in("a") && status.last_result.as_ref().is_some_and(|last| last.code == "INTERRUPTED")
-    };
     stage.wait_status("systemd starts otad again, which says INTERRUPTED", MISSED, interrupted)?;
     let _ = install.wait();
     let restarts = stage.guest()?.run("systemctl show --property NRestarts --value otad")?;
@@ -164,12 +149,22 @@ fn updater_stopped(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.untouched("a", &old)
 }
 
-/// Begins an install, and says whether it came to be in the middle of writing.
+/// Whether slot a runs, confirmed, and says that an update was interrupted.
+fn interrupted(status: &Status) -> bool {
+    status.rests_in("a") && status.last_result.as_ref().is_some_and(|last| last.code == "INTERRUPTED")
+}
+
+/// Starts a board with its factory's release in slot a, begins an install of another one, and says whether it came to be in the middle
+/// of writing.
 fn install_half(
     stage: &mut Stage<'_>,
-    release: &Slot,
+    old: &Slot,
+    new: &Slot,
 ) -> Result<(std::process::Child, Result<Status, Failure>), Failure> {
-    let artifact = stage.publish(release)?;
+    stage.factory(old, None)?;
+    stage.power_on()?;
+    stage.wait_ready("a", &old.version)?;
+    let artifact = stage.publish(new)?;
     let guest = stage.guest()?;
     let mut install = guest.command(&format!("otactl install {}", stage.url(&artifact)), INSTALL);
     install.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
