@@ -124,8 +124,10 @@ impl std::fmt::Display for Ending {
 pub fn tell(server: Server, cast: Cast<'_>) -> Result<Ending> {
     let operator = Operator::new(&server.url());
     let uploaded = operator.upload(&cast.bundle)?;
+    // Which devices are the tenth depends on the release's digest, and a third of them are weak. Of 16 no more than two are once in
+    // sixteen times, which three errors would wait for in vain; none is once in six hundred.
     let policy = json!({
-        "min_confirmed": 5, "min_errors": 3, "error_percent": 5, "promote": false, "backoff_seconds": 1,
+        "min_confirmed": 5, "min_errors": 1, "error_percent": 5, "promote": false, "backoff_seconds": 1,
         "timeouts": { "boot": cast.boot_seconds },
     });
     let sha256 = uploaded.get("sha256").cloned().unwrap_or_default();
