@@ -1,5 +1,6 @@
 //! Doing what the lifecycle decided.
 
+use super::start::{self, ImageInfo};
 use super::{Engine, Message, Running};
 use crate::failure::{Code, Failure};
 use crate::health;
@@ -137,8 +138,11 @@ impl Engine {
     pub(super) fn watch_health(&mut self) -> Result<(), Failure> {
         if let State::PostUpgrade(attempt, Stage::Trial) = &self.state {
             self.ports.trail.follow();
-            self.is_not_what_was_replaced(attempt)?;
-            self.runs_on_its_kernel(attempt)?;
+            // An image that says nothing of itself cannot be compared with anything.
+            if let Some(says) = start::image_info(&*self.ports.machine) {
+                self.is_not_what_was_replaced(attempt, &says)?;
+                self.runs_on_its_kernel(attempt, &says.kernel)?;
+            }
             log::info!("slot {} is on trial; watching its health", attempt.target);
         }
         let on_trial = matches!(self.state, State::PostUpgrade(_, Stage::Trial));
@@ -166,10 +170,9 @@ impl Engine {
 
     /// Whether the system on trial is not the one from before (S3): a storage that lost an update after it had been read back
     /// boots what the slot held until then. Only an image whose `image.toml` names its release can tell.
-    fn is_not_what_was_replaced(&self, attempt: &Attempt) -> Result<(), Failure> {
-        let says = super::start::image_info(&*self.ports.machine);
+    fn is_not_what_was_replaced(&self, attempt: &Attempt, says: &ImageInfo) -> Result<(), Failure> {
         let before = self.record.replaced.get(&attempt.target);
-        let (Some(release), Some(says), Some(before)) = (&attempt.release, says, before) else {
+        let (Some(release), Some(before)) = (&attempt.release, before) else {
             return Ok(());
         };
         let runs_it = says.version == before.version && says.sequence == before.sequence;
@@ -186,12 +189,10 @@ impl Engine {
 
     /// Whether the system on trial runs on the kernel that its image was built with (X4), and not on the other slot's, which a boot
     /// loader that looks in the wrong place would load for ever. Only an image whose `image.toml` names its kernel can tell.
-    fn runs_on_its_kernel(&self, attempt: &Attempt) -> Result<(), Failure> {
-        let wanted =
-            super::start::image_info(&*self.ports.machine).map(|says| says.kernel).unwrap_or_default();
+    fn runs_on_its_kernel(&self, attempt: &Attempt, wanted: &str) -> Result<(), Failure> {
         let kernel = self.ports.machine.kernel();
         let names: Vec<&str> = std::iter::once(&*kernel.release).chain(kernel.build_id.as_deref()).collect();
-        if wanted.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(&wanted)) {
+        if wanted.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(wanted)) {
             return Ok(());
         }
         let is_build_id = wanted.len() >= 32 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());

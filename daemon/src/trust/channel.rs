@@ -10,8 +10,7 @@ use otad_bundle::{Channel, Role, Root, SignedChannel};
 
 use super::{Keeper, Known, built_at, freshness};
 use crate::failure::{self, Failure, from_bundle};
-use crate::ports::StateFs;
-use crate::ports::replace;
+use crate::ports::{StateFs, replace};
 
 const FILE: &str = "channel";
 const NEW: &str = "channel.new";
